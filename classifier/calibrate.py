@@ -1,0 +1,220 @@
+"""Fit temperatures, blend weights, risk thresholds and cascade limits on held-out rows. Pure numpy.
+
+Rows are texts the arms were not trained on: per row the scores of each arm, and the true labels as far as known.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from classifier.hybrid import ARMS, FLOOR_P, Calibration, Cascade
+from classifier.schema import Dimension, Schema, load_schema
+from classifier.types import ArmScores, Labels
+
+MIN_ROWS = 20
+"""With fewer labelled rows nothing is fitted for a dimension; the identity stays."""
+TEMPERATURES = (0.2, 10.0)
+WEIGHTS = np.linspace(0, 1, 21)
+THRESHOLDS = np.linspace(0.05, 0.95, 19)
+ACCURACY_LOSS = 0.005
+"""What the cascade may lose against asking the LLM every time, per dimension."""
+HINT_RECALL = 0.99
+"""Share of the truly risky rows whose P(risk >= medium) must reach the hint, so that the LLM is asked."""
+HINT_RANGE = (0.01, 0.2)
+
+Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The rows of one dimension that have a label and every arm. `log_p[arm]` is `[N, V]`, `truth` is `[N]`."""
+
+    log_p: Mapping[str, Matrix]
+    truth: Indices
+
+    def blended(self, weight: Mapping[str, float]) -> Matrix:
+        """`[N, V]` log-probabilities of the blend."""
+        total: Matrix = np.sum([weight[arm] * log_p for arm, log_p in self.log_p.items()], axis=0)
+        return log_softmax(total)
+
+
+def fit_calibration(
+    rows_scores: Sequence[Mapping[str, ArmScores]],
+    rows_labels: Sequence[Labels],
+    *,
+    schema: Schema | None = None,
+    risk_cost: Mapping[str, Mapping[str, float]] | None = None,
+) -> Calibration:
+    """`rows_scores[i]` maps an arm to its scores; `rows_labels[i]` may lack dimensions.
+
+    A row without one of the arms counts for the other arm's temperature only. `risk_cost[true][answered]` is the
+    schema's own by default.
+    """
+    schema = schema or load_schema()
+    calibration = Calibration.identity(schema)
+    arms = [arm for arm in ARMS if any(arm in scores for scores in rows_scores)]
+    temperature = {
+        arm: {
+            dimension.name: fit_temperature(collect(rows_scores, rows_labels, dimension, [arm]))
+            for dimension in schema.dimensions
+        }
+        if arm in arms
+        else calibration.temperature[arm]
+        for arm in ARMS
+    }
+    samples = {
+        dimension.name: scale(collect(rows_scores, rows_labels, dimension, arms), temperature, dimension.name)
+        for dimension in schema.dimensions
+    }
+    weight = {name: fit_weight(sample) for name, sample in samples.items()}
+    calibration = replace(calibration, temperature=temperature, weight=weight)
+    risk = schema["risk"]
+    return replace(
+        calibration,
+        risk_thresholds=fit_risk_thresholds(
+            np.exp(samples["risk"].blended(weight["risk"])), samples["risk"].truth, risk, risk_cost or risk.cost
+        ),
+        cascade=Cascade(
+            confidence={name: fit_confidence(sample, weight[name]) for name, sample in samples.items()},
+            risk_hint=fit_risk_hint(samples["risk"], risk),
+        ),
+    )
+
+
+def collect(
+    rows_scores: Sequence[Mapping[str, ArmScores]],
+    rows_labels: Sequence[Labels],
+    dimension: Dimension,
+    arms: Sequence[str],
+) -> Sample:
+    """The rows that have a label for this dimension and scores of all these arms."""
+    usable = [
+        (scores, labels[dimension.name])
+        for scores, labels in zip(rows_scores, rows_labels, strict=True)
+        if dimension.name in labels and all(arm in scores for arm in arms)
+    ]
+    log_p = {}
+    for arm in arms:
+        table = [[scores[arm].probabilities[dimension.name][name] for name in dimension.names] for scores, _ in usable]
+        log_p[arm] = np.log(np.maximum(np.array(table, dtype=float).reshape(-1, len(dimension.names)), FLOOR_P))
+    return Sample(log_p, np.array([dimension.index(label) for _, label in usable], dtype=np.int64))
+
+
+def scale(sample: Sample, temperature: Mapping[str, Mapping[str, float]], name: str) -> Sample:
+    scaled = {arm: log_softmax(log_p / temperature[arm][name]) for arm, log_p in sample.log_p.items()}
+    return Sample(scaled, sample.truth)
+
+
+def fit_temperature(sample: Sample) -> float:
+    """T that minimises the NLL of softmax(log p / T) for the one arm of a sample. The NLL is convex in 1/T."""
+    (log_p,) = sample.log_p.values()
+    if len(sample.truth) < MIN_ROWS:
+        return 1.0
+    low, high = TEMPERATURES
+    inverse = minimise(lambda value: nll(log_softmax(log_p * value), sample.truth), 1 / high, 1 / low)
+    return float(1 / inverse)
+
+
+def fit_weight(sample: Sample) -> dict[str, float]:
+    """Arm weights by NLL; the blend must beat the better single arm on rows it was not fitted on, else that arm is it.
+
+    The rows are halved by parity: each half is scored with the weight fitted on the other.
+    """
+    if len(sample.log_p) < 2:
+        return {arm: float(arm in sample.log_p) for arm in ARMS} if sample.log_p else {"bert": 0.5, "llm": 0.5}
+    if len(sample.truth) < MIN_ROWS:
+        return {"bert": 0.5, "llm": 0.5}
+    single = {arm: nll(log_p, sample.truth) for arm, log_p in sample.log_p.items()}
+    best = min(single, key=single.__getitem__)
+    odd = np.arange(len(sample.truth)) % 2 == 1
+    crossed = sum(
+        nll(part.blended(best_weight(other)), part.truth) * len(part.truth)
+        for part, other in ((take(sample, odd), take(sample, ~odd)), (take(sample, ~odd), take(sample, odd)))
+    ) / len(sample.truth)
+    if crossed >= single[best]:
+        return {arm: float(arm == best) for arm in ARMS}
+    return best_weight(sample)
+
+
+def best_weight(sample: Sample) -> dict[str, float]:
+    losses = [nll(sample.blended({"bert": w, "llm": 1 - w}), sample.truth) for w in WEIGHTS]
+    bert = round(float(WEIGHTS[int(np.argmin(losses))]), 6)
+    return {"bert": bert, "llm": round(1 - bert, 6)}
+
+
+def fit_risk_thresholds(
+    p: Matrix, truth: Indices, risk: Dimension, cost: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
+    """The pair of thresholds with the least total cost; in the middle of those that tie. `p` is `[N, V]`."""
+    medium, high = risk.index("medium"), risk.index("high")
+    if len(truth) < MIN_ROWS or not (truth >= medium).any():
+        return {"medium": 0.5, "high": 0.5}
+    costs = np.array([[cost[true].get(answered, 0.0) for answered in risk.names] for true in risk.names])
+    p_medium, p_high = p[:, medium:].sum(1), p[:, high:].sum(1)
+    rest = p[:, :medium].argmax(1)
+    totals = np.empty((len(THRESHOLDS), len(THRESHOLDS)))
+    for row, t_medium in enumerate(THRESHOLDS):
+        for column, t_high in enumerate(THRESHOLDS):
+            answered = np.where(p_high >= t_high, high, np.where(p_medium >= t_medium, medium, rest))
+            totals[row, column] = costs[truth, answered].sum()
+    tied = np.argwhere(totals <= totals.min() + 1e-9)
+    # Ties need not form a rectangle: take the tied pair nearest to their centre.
+    row, column = tied[np.abs(tied - tied.mean(0)).sum(1).argmin()]
+    return {"medium": round(float(THRESHOLDS[row]), 6), "high": round(float(THRESHOLDS[column]), 6)}
+
+
+def fit_confidence(sample: Sample, weight: Mapping[str, float]) -> float:
+    """The lowest top probability from which BERT may answer alone and the cascade stays as right as the blend."""
+    if len(sample.log_p) < 2 or len(sample.truth) < MIN_ROWS:
+        return 0.9
+    bert = sample.log_p["bert"]
+    top, bert_right = np.exp(bert.max(1)), bert.argmax(1) == sample.truth
+    blend_right = sample.blended(weight).argmax(1) == sample.truth
+    for limit in np.linspace(0.3, 0.99, 70):
+        right = np.where(top >= limit, bert_right, blend_right).mean()
+        if right >= blend_right.mean() - ACCURACY_LOSS:
+            return round(float(limit), 6)
+    return 0.99
+
+
+def fit_risk_hint(sample: Sample, risk: Dimension) -> float:
+    """The P(risk >= medium) by BERT that all but one in a hundred of the truly risky rows reach."""
+    risky = sample.truth >= risk.index("medium")
+    if "bert" not in sample.log_p or not risky.any():
+        return 0.1
+    p = np.exp(sample.log_p["bert"])[risky][:, risk.index("medium") :].sum(1)
+    return float(np.clip(np.quantile(p, 1 - HINT_RECALL), *HINT_RANGE))
+
+
+def take(sample: Sample, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Sample:
+    return Sample({arm: log_p[keep] for arm, log_p in sample.log_p.items()}, sample.truth[keep])
+
+
+def nll(log_p: Matrix, truth: Indices) -> float:
+    """Mean negative log-likelihood of `truth`, `[N]`, under `log_p`, `[N, V]`."""
+    return float(-log_p[np.arange(len(truth)), truth].mean())
+
+
+def log_softmax(logits: Matrix) -> Matrix:
+    shifted: Matrix = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def minimise(loss: Callable[[float], float], low: float, high: float, *, steps: int = 60) -> float:
+    """Golden-section search for the minimum of a unimodal function."""
+    ratio = (5**0.5 - 1) / 2
+    left, right = high - ratio * (high - low), low + ratio * (high - low)
+    loss_left, loss_right = loss(left), loss(right)
+    for _ in range(steps):
+        if loss_left <= loss_right:
+            high, right, loss_right = right, left, loss_left
+            left = high - ratio * (high - low)
+            loss_left = loss(left)
+        else:
+            low, left, loss_left = left, right, loss_right
+            right = low + ratio * (high - low)
+            loss_right = loss(right)
+    return (low + high) / 2

@@ -1,0 +1,224 @@
+"""Calibration, blend and precedence: from arm scores and rule verdict to labels. Pure; no torch, no files."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from classifier.errors import BundleError
+from classifier.rules.engine import RuleVerdict
+from classifier.schema import Dimension, Schema
+from classifier.types import ArmScores, Labels, Probabilities
+
+Policy = Literal["weighted", "cascade"]
+POLICIES: tuple[Policy, ...] = ("weighted", "cascade")
+ARMS = ("bert", "llm")
+FLOOR_P = 1e-12
+"""A probability of 0 becomes this before its logarithm is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    confidence: Mapping[str, float]
+    """Per dimension: below this top probability BERT counts as unsure."""
+    risk_hint: float
+    """From this P(risk >= medium) on the LLM is asked, however sure BERT is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    temperature: Mapping[str, Mapping[str, float]]
+    """Arm -> dimension -> T."""
+    weight: Mapping[str, Mapping[str, float]]
+    """Dimension -> arm -> weight; the two of a dimension sum to 1."""
+    cascade: Cascade
+    risk_thresholds: Mapping[str, float]
+    """`medium` and `high`: the least P(risk >= value) that gives the value."""
+
+    @classmethod
+    def identity(cls, schema: Schema) -> Self:
+        return cls(
+            temperature={arm: dict.fromkeys(schema.names, 1.0) for arm in ARMS},
+            weight={name: {"bert": 0.5, "llm": 0.5} for name in schema.names},
+            cascade=Cascade(confidence=dict.fromkeys(schema.names, 0.9), risk_hint=0.1),
+            risk_thresholds={"medium": 0.5, "high": 0.5},
+        )
+
+    @classmethod
+    def from_json(cls, text: str, schema: Schema) -> Self:
+        """Raises BundleError naming the field that is missing or out of range."""
+        try:
+            raw: Any = json.loads(text)
+            calibration = cls(
+                temperature={arm: _floats(raw["temperature"][arm], schema.names) for arm in ARMS},
+                weight={name: _floats(raw["weight"][name], ARMS) for name in schema.names},
+                cascade=Cascade(
+                    confidence=_floats(raw["cascade"]["confidence"], schema.names),
+                    risk_hint=float(raw["cascade"]["risk_hint"]),
+                ),
+                risk_thresholds=_floats(raw["risk_thresholds"], ("medium", "high")),
+            )
+        except KeyError as error:
+            raise BundleError(f"calibration.json lacks {error.args[0]!r}") from error
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"calibration.json is malformed: {error}") from error
+        calibration._check()
+        return calibration
+
+    def to_json(self) -> str:
+        raw = {
+            "temperature": {arm: dict(row) for arm, row in self.temperature.items()},
+            "weight": {name: dict(row) for name, row in self.weight.items()},
+            "cascade": {"confidence": dict(self.cascade.confidence), "risk_hint": self.cascade.risk_hint},
+            "risk_thresholds": dict(self.risk_thresholds),
+        }
+        return json.dumps(raw, indent=2) + "\n"
+
+    def _check(self) -> None:
+        for arm, row in self.temperature.items():
+            for name, temperature in row.items():
+                if not (math.isfinite(temperature) and temperature > 0):
+                    raise BundleError(f"calibration.json: temperature.{arm}.{name} must be a number above 0")
+        for name, weights in self.weight.items():
+            if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-6:
+                raise BundleError(f"calibration.json: weight.{name} must be two numbers >= 0 that sum to 1")
+        shares = {"risk_hint": self.cascade.risk_hint, **self.risk_thresholds}
+        shares |= {f"confidence.{name}": share for name, share in self.cascade.confidence.items()}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise BundleError(f"calibration.json: {name} must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`labels` is empty where no arm gave usable scores: the text stays unscored."""
+
+    labels: Labels = field(default_factory=dict)
+    probabilities: Probabilities = field(default_factory=dict)
+
+
+def is_usable(scores: ArmScores | None, schema: Schema) -> bool:
+    """Whether an arm gave a finite probability for every value of every dimension, and not all 0 in any."""
+    if scores is None:
+        return False
+    for dimension in schema.dimensions:
+        row = scores.probabilities.get(dimension.name, {})
+        numbers = [row.get(name, math.nan) for name in dimension.names]
+        if not all(math.isfinite(number) and number >= 0 for number in numbers) or sum(numbers) <= 0:
+            return False
+    return True
+
+
+def calibrate(scores: ArmScores, calibration: Calibration, schema: Schema) -> dict[str, dict[str, float]]:
+    """softmax(log p / T) per dimension."""
+    temperatures = calibration.temperature[scores.arm]
+    return {
+        dimension.name: _softmax(
+            {
+                name: _log(scores.probabilities[dimension.name][name]) / temperatures[dimension.name]
+                for name in dimension.names
+            }
+        )
+        for dimension in schema.dimensions
+    }
+
+
+def blend(arms: Mapping[str, ArmScores], calibration: Calibration, schema: Schema) -> dict[str, dict[str, float]]:
+    """softmax(sum over arms of weight * log p) of calibrated arms; one arm alone answers for itself."""
+    calibrated = {arm: calibrate(scores, calibration, schema) for arm, scores in arms.items()}
+    if len(calibrated) == 1:
+        return next(iter(calibrated.values()))
+    return {
+        dimension.name: _softmax(
+            {
+                name: sum(
+                    calibration.weight[dimension.name][arm] * _log(rows[dimension.name][name])
+                    for arm, rows in calibrated.items()
+                )
+                for name in dimension.names
+            }
+        )
+        for dimension in schema.dimensions
+    }
+
+
+def needs_llm(
+    bert: ArmScores | None, verdict: RuleVerdict, calibration: Calibration, policy: Policy, schema: Schema
+) -> bool:
+    """`weighted` always asks; `cascade` only when BERT is unsure or missing, or anything hints at risk."""
+    if policy == "weighted" or bert is None or not is_usable(bert, schema):
+        return True
+    if verdict.risk_floor or any(item.kind in ("block", "hint") for item in verdict.evidence):
+        return True
+    rows = calibrate(bert, calibration, schema)
+    if at_least(rows["risk"], schema["risk"], "medium") >= calibration.cascade.risk_hint:
+        return True
+    return any(max(rows[name].values()) < calibration.cascade.confidence[name] for name in schema.names)
+
+
+def decide_labels(
+    arms: Mapping[str, ArmScores], verdict: RuleVerdict, calibration: Calibration, schema: Schema
+) -> Outcome:
+    """Blend, label, then let the rules speak. Arms must be usable; with none of them the outcome is empty."""
+    if not arms:
+        return Outcome()
+    probabilities = blend(arms, calibration, schema)
+    labels = {name: max(row, key=row.__getitem__) for name, row in probabilities.items()}
+    labels["risk"] = risk_label(probabilities["risk"], schema["risk"], calibration.risk_thresholds)
+    if verdict.forced is not None and not _is_blocked(verdict):
+        for name, value in verdict.forced.items():
+            labels[name] = value
+            probabilities[name] = {other: float(other == value) for other in schema[name].names}
+    _raise(labels, probabilities, schema["risk"], verdict.risk_floor)
+    _raise(labels, probabilities, schema["emotion"], verdict.emotion)
+    return Outcome(labels=labels, probabilities=probabilities)
+
+
+def risk_label(row: Mapping[str, float], risk: Dimension, thresholds: Mapping[str, float]) -> str:
+    """`high` and `medium` by P(risk >= value), so that missing them can be made dearer; else the likelier of the rest."""
+    for value in ("high", "medium"):
+        if at_least(row, risk, value) >= thresholds[value]:
+            return value
+    return max(risk.names[: risk.index("medium")], key=row.__getitem__)
+
+
+def at_least(row: Mapping[str, float], dimension: Dimension, value: str) -> float:
+    """P(dimension >= value) in order of severity."""
+    return sum(row[name] for name in dimension.names[dimension.index(value) :])
+
+
+def _is_blocked(verdict: RuleVerdict) -> bool:
+    # The rule engine promises this already; it is checked again because nothing may lower a floor.
+    return verdict.risk_floor is not None or any(item.kind == "block" for item in verdict.evidence)
+
+
+def _raise(
+    labels: dict[str, str], probabilities: dict[str, dict[str, float]], dimension: Dimension, floor: str | None
+) -> None:
+    """Lift a label to the floor and move the mass below it there. Never lowers: a label above the floor stays."""
+    if floor is None:
+        return
+    name = dimension.name
+    rank = max(dimension.index(labels[name]), dimension.index(floor))
+    row = probabilities[name]
+    lifted = {value: 0.0 if index < rank else row[value] for index, value in enumerate(dimension.names)}
+    lifted[dimension.names[rank]] += sum(row[value] for value in dimension.names[:rank])
+    probabilities[name] = lifted
+    # The mass above may still be larger than all that was moved; then the label follows it, upwards.
+    labels[name] = max(dimension.names[rank:], key=lifted.__getitem__)
+
+
+def _floats(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(row[name]) for name in names}
+
+
+def _log(p: float) -> float:
+    return math.log(max(p, FLOOR_P))
+
+
+def _softmax(logits: Mapping[str, float]) -> dict[str, float]:
+    top = max(logits.values())
+    weights = {name: math.exp(logit - top) for name, logit in logits.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

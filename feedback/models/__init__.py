@@ -1,0 +1,23 @@
+from feedback.models.annotations import Annotation, Assignment
+from feedback.models.audit import AuditEvent
+from feedback.models.documents import MAX_TEXT_CHARACTERS, Document, IntakeBatch, Prediction, hash_text
+from feedback.models.moderation import CaseDecision, RiskCase
+from feedback.models.people import ApiKey, Invitation, Person, Role, hash_token
+
+__all__ = [
+    "MAX_TEXT_CHARACTERS",
+    "Annotation",
+    "ApiKey",
+    "Assignment",
+    "AuditEvent",
+    "CaseDecision",
+    "Document",
+    "IntakeBatch",
+    "Invitation",
+    "Person",
+    "Prediction",
+    "RiskCase",
+    "Role",
+    "hash_text",
+    "hash_token",
+]
