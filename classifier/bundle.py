@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from classifier.base_models import sha256_of
-from classifier.errors import BundleError
+from classifier.errors import BundleError, SchemaError
 from classifier.hybrid import POLICIES, Calibration, Policy
 from classifier.rules.engine import RuleSet
 from classifier.schema import SCHEMA_PATH, Schema, parse_schema
@@ -208,7 +208,10 @@ def read_calibration(bundle: Path) -> Calibration:
 
 
 def read_schema(bundle: Path) -> Schema:
-    return parse_schema(read_text(bundle, "schema.toml"))
+    try:
+        return parse_schema(read_text(bundle, "schema.toml"))
+    except SchemaError as error:
+        raise BundleError(f"schema.toml of the bundle {bundle.name}: {error}") from error
 
 
 def read_text(bundle: Path, name: str) -> str:

@@ -152,7 +152,7 @@ def fit_risk_thresholds(
     medium, high = risk.index("medium"), risk.index("high")
     if len(truth) < MIN_ROWS or not (truth >= medium).any():
         return {"medium": 0.5, "high": 0.5}
-    costs = np.array([[cost[true].get(answered, 0.0) for answered in risk.names] for true in risk.names])
+    costs = np.array([[float(cost[true].get(answered, 0)) for answered in risk.names] for true in risk.names])
     p_medium, p_high = p[:, medium:].sum(1), p[:, high:].sum(1)
     rest = p[:, :medium].argmax(1)
     totals = np.empty((len(THRESHOLDS), len(THRESHOLDS)))
@@ -200,7 +200,8 @@ def nll(log_p: Matrix, truth: Indices) -> float:
 
 def log_softmax(logits: Matrix) -> Matrix:
     shifted: Matrix = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    log_p: Matrix = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return log_p
 
 
 def minimise(loss: Callable[[float], float], low: float, high: float, *, steps: int = 60) -> float:

@@ -4,7 +4,7 @@
     python -m classifier.cli --in texts.jsonl --out decisions.jsonl [--bundle DIR]
 
 Input rows are `{"id", "text"}`. Output rows, in the same order, are `{"id", "labels", "probabilities", "evidence",
-"release"}`, or `{"id", "error"}` for a row that could not be read or scored. Exit code 3 says that there were such rows.
+"release"}`, or `{"id", "error"}` for a row that could not be read or scored; exit code 3 says that there were such.
 """
 
 import argparse

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from classifier import metrics
+from classifier.bundle import manifest_sha256
 from classifier.errors import ReleaseConflict
 from classifier.types import Decision
 
@@ -33,8 +34,6 @@ class Decider(Protocol):
 
     release: str
 
-    @property
-    def manifest_hash(self) -> str: ...
     def decide(self, texts: Sequence[str]) -> list[Decision]: ...
     def close(self) -> None: ...
 
@@ -66,6 +65,7 @@ class Serving:
     def __init__(self, decider: Decider, bundle: Path, cache_texts: int) -> None:
         self.decider = decider
         self.bundle = bundle
+        self.manifest_hash = manifest_sha256(bundle)
         self._cache: OrderedDict[str, Decision] = OrderedDict()
         self._cache_texts = cache_texts
         self._users = 0
@@ -175,10 +175,11 @@ class Engine:
         """
         async with self._swap_lock:
             serves = self._current.release if self._current else ""
-            if expected is not None and expected != serves:
-                raise ReleaseConflict(f"release {serves or 'none'} serves, not {expected}")
+            # Asked twice for the same thing, or the pointer was followed first: it is so already.
             if self._current is not None and serves == release:
                 return self._current
+            if expected is not None and expected != serves:
+                raise ReleaseConflict(f"release {serves or 'none'} serves, not {expected}")
             self.is_swapping = True
             try:
                 return await self._swap_to(release, bundle)

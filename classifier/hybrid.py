@@ -176,7 +176,7 @@ def decide_labels(
 
 
 def risk_label(row: Mapping[str, float], risk: Dimension, thresholds: Mapping[str, float]) -> str:
-    """`high` and `medium` by P(risk >= value), so that missing them can be made dearer; else the likelier of the rest."""
+    """`high` and `medium` by P(risk >= value), so that missing them can cost more; else the likelier of the rest."""
     for value in ("high", "medium"):
         if at_least(row, risk, value) >= thresholds[value]:
             return value

@@ -10,16 +10,17 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from classifier.batches import plan_batches
 from classifier.errors import BundleError
-from classifier.llm_prompt import LabelPrompt, LabelTrie, Path
+from classifier.llm_prompt import LabelPrompt, LabelTrie, Tokens
 from classifier.schema import Schema
 from classifier.types import ArmScores, Labels
 
@@ -38,7 +39,7 @@ class TokenTree:
     depths: list[int] = field(default_factory=lambda: [0])
     children: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def extend(self, node: int, path: Path) -> int:
+    def extend(self, node: int, path: Tokens) -> int:
         """The node at the end of `path` below `node`; steps that exist are shared."""
         for token in path:
             if (node, token) not in self.children:
@@ -65,7 +66,7 @@ class _Row:
     position: int
     """Index in the batch as given."""
     draft: dict[str, str]
-    pending: Path
+    pending: Tokens
     slot: int = 0
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
     tree: TokenTree = field(default_factory=lambda: TokenTree([0]))
@@ -87,7 +88,7 @@ class LlmArm:
         self._prefix = self._read_prefix()
 
     @classmethod
-    def load(cls, path: FilePath, base: FilePath, schema: Schema, prompt: str) -> "LlmArm":
+    def load(cls, path: Path, base: Path, schema: Schema, prompt: str) -> "LlmArm":
         """Raises BundleError. HEED_LLM_QUANTISE (`8bit`, `4bit`: bitsandbytes) shrinks the base model at load."""
         try:
             settings = json.loads((path / "llm.json").read_text(encoding="utf-8"))
@@ -242,7 +243,8 @@ class LlmArm:
         with torch.inference_mode():
             ids = torch.tensor([self.prompt.prefix], device=self.model.device)
             self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        layers: list[Any] = list(cache.layers)
+        return [(layer.keys, layer.values) for layer in layers]
 
     def _expand_prefix(self, rows: int) -> DynamicCache:
         cache = DynamicCache()
@@ -251,16 +253,15 @@ class LlmArm:
         return cache
 
 
-def _load_model(base: FilePath, adapter: FilePath | None) -> Any:
+def _load_model(base: Path, adapter: Path | None) -> Any:
     quantise = os.environ.get("HEED_LLM_QUANTISE", "")
     if quantise not in QUANTISATIONS:
         raise ValueError(f"HEED_LLM_QUANTISE is {quantise!r}, expected 8bit, 4bit or nothing")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": torch.bfloat16 if device == "cuda" else torch.float32}
     if quantise:
-        from transformers import BitsAndBytesConfig
-
-        options["quantization_config"] = BitsAndBytesConfig(
+        bits_and_bytes: Any = transformers.BitsAndBytesConfig
+        options["quantization_config"] = bits_and_bytes(
             load_in_8bit=quantise == "8bit", load_in_4bit=quantise == "4bit", bnb_4bit_compute_dtype=options["dtype"]
         )
         options["device_map"] = device

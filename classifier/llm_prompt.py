@@ -17,29 +17,29 @@ USER_FRAME = "Text:\n{text}"
 _MARK = "@@HEED-TEXT@@"
 ELLIPSIS = "\n[...]\n"
 
-Path = tuple[int, ...]
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTrie:
     """The labels of one slot as token paths. Only at a node with several continuations does the model have a say."""
 
-    paths: Mapping[str, Path]
+    paths: Mapping[str, Tokens]
     """Value -> its tokens, in schema order."""
-    scored: Mapping[str, Path]
+    scored: Mapping[str, Tokens]
     """The same, with the token that must follow appended where one value's tokens begin another's."""
-    branches: Mapping[Path, Path]
+    branches: Mapping[Tokens, Tokens]
     """Node with more than one continuation -> the token ids allowed there."""
 
     @classmethod
-    def build(cls, paths: Mapping[str, Path], terminator: int) -> "LabelTrie":
-        def is_prefix(path: Path) -> bool:
+    def build(cls, paths: Mapping[str, Tokens], terminator: int) -> "LabelTrie":
+        def is_prefix(path: Tokens) -> bool:
             return any(other != path and other[: len(path)] == path for other in paths.values())
 
         if len(set(paths.values())) < len(paths):
             raise BaseModelError("the tokenizer spells two labels alike: this base model cannot tell them apart")
         scored = {name: (*path, terminator) if is_prefix(path) else path for name, path in paths.items()}
-        children: dict[Path, dict[int, None]] = {}
+        children: dict[Tokens, dict[int, None]] = {}
         for path in scored.values():
             for depth, token in enumerate(path):
                 children.setdefault(path[:depth], {})[token] = None
@@ -53,9 +53,9 @@ class LabelPrompt:
 
     tokenizer: Any
     schema: Schema
-    prefix: Path
-    suffix: Path
-    leads: tuple[Path, ...]
+    prefix: Tokens
+    suffix: Tokens
+    leads: tuple[Tokens, ...]
     """Per dimension the tokens before its value: `emotion:`, `, sentiment:` …"""
     tries: tuple[LabelTrie, ...]
     eos: int
@@ -79,7 +79,7 @@ class LabelPrompt:
             eos=eos,
         )
 
-    def encode_text(self, text: str, max_tokens: int) -> Path:
+    def encode_text(self, text: str, max_tokens: int) -> Tokens:
         """Tokens of the text alone; control tokens written in it stay plain text. Too long: head and tail are kept."""
         ids = tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
         if len(ids) <= max_tokens:
@@ -88,13 +88,13 @@ class LabelPrompt:
         head = (max_tokens - len(gap)) // 2
         return ids[:head] + gap + ids[len(ids) - (max_tokens - len(gap) - head) :]
 
-    def encode_prompt(self, text: str, max_tokens: int) -> Path:
+    def encode_prompt(self, text: str, max_tokens: int) -> Tokens:
         """Everything before the label line."""
         return self.prefix + self.encode_text(text, max_tokens) + self.suffix
 
-    def encode_line(self, labels: Labels) -> Path:
+    def encode_line(self, labels: Labels) -> Tokens:
         """The whole label line and the end of the turn: what training makes the model say."""
-        line: Path = ()
+        line: Tokens = ()
         for lead, trie, name in zip(self.leads, self.tries, self.schema.names, strict=True):
             line += lead + trie.paths[labels[name]]
         return (*line, self.eos)
@@ -124,10 +124,10 @@ def _apply_template(tokenizer: Any, turns: list[tuple[str, str]]) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
-def _spell_labels(tokenizer: Any, schema: Schema) -> tuple[tuple[Path, ...], list[dict[str, Path]]]:
+def _spell_labels(tokenizer: Any, schema: Schema) -> tuple[tuple[Tokens, ...], list[dict[str, Tokens]]]:
     """The token pieces of the label line, cut where values begin and end."""
-    leads: list[Path] = []
-    paths: list[dict[str, Path]] = []
+    leads: list[Tokens] = []
+    paths: list[dict[str, Tokens]] = []
     for position, dimension in enumerate(schema.dimensions):
         spelled = {name: _spell(tokenizer, schema, position, dimension, name) for name in dimension.names}
         lead = next(iter(spelled.values()))[0]
@@ -138,7 +138,7 @@ def _spell_labels(tokenizer: Any, schema: Schema) -> tuple[tuple[Path, ...], lis
     return tuple(leads), paths
 
 
-def _spell(tokenizer: Any, schema: Schema, position: int, dimension: Dimension, value: str) -> tuple[Path, Path]:
+def _spell(tokenizer: Any, schema: Schema, position: int, dimension: Dimension, value: str) -> tuple[Tokens, Tokens]:
     """(lead tokens, value tokens) as they stand in a whole label line."""
     labels = {other.name: other.names[0] for other in schema.dimensions} | {dimension.name: value}
     before = schema.line({name: labels[name] for name in schema.names[:position]})
@@ -151,5 +151,5 @@ def _spell(tokenizer: Any, schema: Schema, position: int, dimension: Dimension, 
     return whole[first:second], whole[second:third]
 
 
-def _encode(tokenizer: Any, text: str) -> Path:
+def _encode(tokenizer: Any, text: str) -> Tokens:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()

@@ -152,7 +152,7 @@ class Server:
         state = "swapping" if self.engine.is_swapping else "serving" if serving else "loading"
         if serving is None:
             return ServingState("", "", "", state)
-        return ServingState(serving.release, str(serving.bundle), serving.decider.manifest_hash, state)
+        return ServingState(serving.release, str(serving.bundle), serving.manifest_hash, state)
 
     async def health(self, request: Request) -> Response:
         state = self.state()
@@ -210,6 +210,7 @@ def build_server() -> Server:
     import torch
 
     from classifier import api
+    from classifier.base_models import var_dir
 
     torch.set_num_threads(int(os.environ.get("INFERENCE_THREADS", str(os.cpu_count() or 1))))
     options = EngineOptions(free_first=os.environ.get("INFERENCE_FREE_FIRST", "0") == "1")
@@ -219,7 +220,7 @@ def build_server() -> Server:
         options=options,
     )
     poll_s = float(os.environ.get("INFERENCE_POLL_S", "5"))
-    return Server(engine, api.serving_bundle, token=read_token(api.var_dir()), poll_s=poll_s)
+    return Server(engine, api.serving_bundle, token=read_token(var_dir()), poll_s=poll_s)
 
 
 def main() -> None:
