@@ -20,7 +20,8 @@ class Evidence:
     start: int
     end: int
     scope: str
-    """`plain`, or what stands around the hit: negated, third_person, quoted, hypothetical, past, idiom, medical."""
+    """`plain`, or what stands around the hit: negated, third_person, quoted, hypothetical, past, idiom, medical …;
+    `help_seeking` and `joke` are noted but clear nothing."""
 
     def as_dict(self) -> dict[str, Any]:
         return {"rule": self.rule, "kind": self.kind, "start": self.start, "end": self.end, "scope": self.scope}

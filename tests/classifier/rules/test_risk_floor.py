@@ -38,7 +38,7 @@ def test_no_added_text_lowers_a_floor(example: str, end: str, addition: str) -> 
 
 @given(st.sampled_from(FLOORED), st.text(alphabet="abi .d!\n"))
 @settings(max_examples=200, deadline=None)
-def test_no_text_before_ended_by_a_full_stop_lowers_a_floor(example: str, before: str) -> None:
+def test_no_text_on_the_line_before_lowers_a_floor(example: str, before: str) -> None:
     floor = RULES.apply(example).risk_floor
     assert RANK[RULES.apply(before + "\n" + example).risk_floor] >= RANK[floor]
 

@@ -41,6 +41,10 @@ def test_negation_that_does_not_clear(rules: RuleSet, text: str) -> None:
     assert rules.apply(text).risk_floor is not None
 
 
+def test_phrase_that_only_hides_a_trigger_is_no_scope(rules: RuleSet) -> None:
+    assert {item.scope for item in rules.apply("I'm not joking I want to die").evidence} == {"plain"}
+
+
 def test_text_that_is_all_quotation_is_the_speakers_own(rules: RuleSet) -> None:
     assert rules.apply('"I want to kill myself"').risk_floor == "high"
 
