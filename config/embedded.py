@@ -22,7 +22,7 @@ import psutil
 import psycopg
 import redis
 
-from config.leftovers import Mark, end_tree, read_marks, write_marks
+from config.leftovers import Mark, end_tree, is_alive, read_marks, write_marks
 
 SYSTEM_USER = "embedded_postgres"
 """PostgreSQL refuses to run as root; root's servers run as this user."""
@@ -153,8 +153,7 @@ class EmbeddedPostgres:
                         connection.execute(f"CREATE DATABASE {DATABASE}")
                 return
             except psycopg.OperationalError:
-                ended = self._process is None or not self._process.is_running()
-                if ended or self._process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+                if not is_alive(self._process) or time.monotonic() > deadline:
                     raise EmbeddedServerError(f"PostgreSQL did not start; its log: {self.log_path}") from None
                 time.sleep(0.05)
 
@@ -229,7 +228,6 @@ class EmbeddedValkey:
                     client.ping()
                     return
                 except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
-                    ended = self._process is None or self._process.status() == psutil.STATUS_ZOMBIE
-                    if ended or time.monotonic() > deadline:
+                    if not is_alive(self._process) or time.monotonic() > deadline:
                         raise EmbeddedServerError(f"Valkey did not start; its log: {self.log_path}") from None
                     time.sleep(0.05)

@@ -27,9 +27,17 @@ class Mark:
         try:
             process = psutil.Process(self.pid)
             is_same = abs(process.create_time() - self.started_at) < SAME_START_S
-            return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
             return None
+        return process if is_same and is_alive(process) else None
+
+
+def is_alive(process: psutil.Process | None) -> bool:
+    """A zombie has ended."""
+    try:
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def write_marks(path: Path, marks: dict[str, Mark]) -> None:

@@ -73,7 +73,8 @@ def setup_document(**overrides: Any) -> Document:
     }
     opens_case = overrides.pop("case", True)
     number = next(_numbers)
-    values = {"text": f"plain text number {number}", "batch": overrides.pop("batch", None) or setup_batch()} | overrides
+    values: dict[str, Any] = {"text": f"plain text number {number}", **overrides}
+    values["batch"] = values.get("batch") or setup_batch()
     values.setdefault("text_hash", hash_text(values["text"]))
     document = Document.objects.create(**values)
     if document.state == Document.State.UNSCORED and "state" not in overrides:
@@ -133,7 +134,7 @@ def setup_case(**overrides: Any) -> RiskCase:
 def setup_annotation(person: Person, **overrides: Any) -> Annotation:
     """By the real door; `document` or a fresh one."""
     document = overrides.pop("document", None) or setup_document()
-    values = {"verdict": "correct", "idempotency_key": uuid4()} | overrides
+    values: dict[str, Any] = {"verdict": "correct", "idempotency_key": uuid4()} | overrides
     return annotation.submit_annotation(annotation.Submission(document_id=document.pk, **values), by=person)
 
 

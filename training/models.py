@@ -103,6 +103,12 @@ class Release(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     served_at = models.DateTimeField(null=True, help_text="when the inference server first confirmed it")
 
+    class Meta:
+        constraints = [
+            # `previous` alone would let two first releases in: to a plain unique index, no NULL equals another.
+            models.UniqueConstraint(fields=["previous"], nulls_distinct=False, name="one_release_follows_another"),
+        ]
+
 
 def serving_release() -> Release | None:
     """The release that should serve, or None before the starter release is loaded."""

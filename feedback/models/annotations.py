@@ -11,7 +11,11 @@ from feedback.models.labels import LabelColumns
 
 
 class Assignment(models.Model):
-    """A lease: the person has the document in hand until `expires_at`. Deleted when answered, released or taken over."""
+    """A lease: the person has the document in hand until `expires_at`. Deleted when answered or released.
+
+    A document that wants n answers has the slots 0 to n-1; one lease per slot makes double work impossible, whatever
+    two claims see of each other. An expired lease keeps its slot until the next claim takes it over.
+    """
 
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="assignments")
     person = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="assignments")

@@ -107,3 +107,8 @@ class Prediction(LabelColumns):
     def is_at_risk(self) -> bool:
         """Whether a moderator must see it: risk medium or more, or no answer at all."""
         return not self.risk or SCHEMA.is_at_least("risk", self.risk, "medium")
+
+    def risk_probability(self) -> float:
+        """P(risk >= medium); 0 where there is no answer."""
+        row = self.probabilities.get("risk", {})
+        return float(sum(row[name] for name in row if SCHEMA.is_at_least("risk", name, "medium")))

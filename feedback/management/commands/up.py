@@ -11,7 +11,9 @@ from config.stack import Stack, StackError, StackOptions
 
 
 class Command(BaseCommand):
-    help = "Start all of Heed on this machine; embedded PostgreSQL and Valkey where none is configured. Ctrl-C stops it."
+    help = (
+        "Start all of Heed on this machine; embedded PostgreSQL and Valkey where none is configured. Ctrl-C stops it."
+    )
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:

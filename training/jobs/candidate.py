@@ -1,0 +1,111 @@
+"""From new arm parts to a judged bundle: calibrate on `val`, build, check the five statements, measure on `test`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from classifier import api
+from classifier.base_models import find_base
+from classifier.bert import BertArm
+from classifier.bundle import BundleParts, build_bundle
+from classifier.calibrate import fit_calibration
+from classifier.hybrid import Calibration
+from classifier.llm import LlmArm
+from classifier.schema import load_schema
+from classifier.types import ArmScores
+from training.corpus.rows import Row, likeliest
+from training.jobs.figures import score_labels
+from training.jobs.gates import Gate
+from training.jobs.runtime import Job, Stopped
+
+BATCH_TEXTS = 16
+T = TypeVar("T")
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """Rows a bundle is judged on. `learned`: the feedback it was trained on, as a check that it was taken in."""
+
+    calibration: Sequence[Row]
+    test: Sequence[Row]
+    learned: Sequence[Row]
+
+    @classmethod
+    def read(cls, job: Job) -> "Sets":
+        """`test` is `val` where a snapshot has no rows of its own for it."""
+        has_test = (job.run_dir / "data" / "test.jsonl").is_file()
+        learned = [row for row in job.rows("train") if row.source == "feedback"]
+        return cls(job.rows("val"), job.rows("test" if has_test else "val"), learned)
+
+
+def in_batches(job: Job, stage: str, items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Batches with progress events between them. Raises Stopped between two."""
+    for at in range(0, len(items), BATCH_TEXTS):
+        if job.stop.is_set:
+            raise Stopped
+        yield items[at : at + BATCH_TEXTS]
+        job.events.progress(stage, min(at + BATCH_TEXTS, len(items)), len(items))
+
+
+def calibrate_parts(job: Job, parts: BundleParts, rows: Sequence[Row], llm_rows: int) -> Calibration:
+    """Calibration fitted on rows that no arm was trained on. The LLM reads the first `llm_rows` of them (0: all)."""
+    schema = load_schema()
+    scores: list[dict[str, ArmScores]] = [{} for _ in rows]
+    texts = [row.text for row in rows]
+    if parts.bert is not None and parts.bert_base is not None:
+        bert = BertArm.load(parts.bert, find_base(parts.bert_base[0], job.config.base_models), schema)
+        _collect(job, "calibrate BERT", bert, scores, texts)
+        del bert
+    if parts.llm is not None and parts.llm_base is not None:
+        base = find_base(parts.llm_base[0], job.config.base_models)
+        llm = LlmArm.load(parts.llm, base, schema, parts.prompt.read_text(encoding="utf-8"))
+        # Row ids are hashes, so the first ones are a fair sample.
+        _collect(job, "calibrate LLM", llm, scores, texts[: llm_rows or len(texts)])
+    labels = [
+        {name: value for name, label in row.labels.items() if (value := likeliest(label)) is not None} for row in rows
+    ]
+    return fit_calibration(scores, labels, schema=schema)
+
+
+def _collect(
+    job: Job, stage: str, arm: BertArm | LlmArm, scores: list[dict[str, ArmScores]], texts: Sequence[str]
+) -> None:
+    for batch in in_batches(job, stage, range(len(texts))):
+        for index, found in zip(batch, arm.score([texts[index] for index in batch]), strict=True):
+            scores[index][found.arm] = found
+
+
+def build_candidate(job: Job, target: Path, parts: BundleParts, rows: Sequence[Row], llm_rows: int) -> None:
+    """Calibrate and write the bundle."""
+    build_bundle(target, replace(parts, calibration=calibrate_parts(job, parts, rows, llm_rows)))
+
+
+def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:
+    """Figures on all test rows, on those of the bank and those from feedback, and on the feedback learned from."""
+    rows = [*sets.test, *sets.learned]
+    answers: list[Mapping[str, str]] = []
+    for batch in in_batches(job, stage, rows):
+        answers += [decision.labels for decision in classifier.decide([row.text for row in batch])]
+    pairs = list(zip(rows, answers, strict=True))
+    test, learned = pairs[: len(sets.test)], pairs[len(sets.test) :]
+    return {
+        "test": _figures(test),
+        "test_bank": _figures([pair for pair in test if pair[0].source != "feedback"]),
+        "test_feedback": _figures([pair for pair in test if pair[0].source == "feedback"]),
+        "learned_feedback": _figures(learned),
+    }
+
+
+def _figures(pairs: Sequence[tuple[Row, Mapping[str, str]]]) -> dict[str, Any]:
+    figures = score_labels([row.labels for row, _ in pairs], [answer for _, answer in pairs], load_schema())
+    return {**figures, "rows": len(pairs), "unscored": sum(not answer for _, answer in pairs)}
+
+
+def golden_gate(classifier: api.Classifier) -> Gate:
+    failures = api.check_golden(classifier)
+    total = len(api.GOLDEN_STATEMENTS)
+    wrong = len({item.text for item in failures})
+    why = "the five statements must never come out wrong"
+    return Gate("five statements", not failures, f"{total - wrong} of {total}", f"{total} of {total}", why)

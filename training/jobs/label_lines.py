@@ -1,0 +1,94 @@
+"""Rows as label lines for the LLM arm: the same tokens that serving reads, and a loss on the label slots alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classifier.llm_prompt import LabelPrompt
+from training.corpus.rows import Row, likeliest
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, slots=True)
+class LineRow:
+    """`ids` follow the shared prefix: text, suffix, label line. `labels` are IGNORED outside the known slots."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    weight: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"input_ids": self.ids, "labels": self.labels, "weight": self.weight, "length": len(self.ids)}
+
+
+def encode_lines(rows: Sequence[Row], prompt: LabelPrompt, max_tokens: int) -> list[LineRow]:
+    """Rows with no slot that has one value (unknown, a set, a tie) are left out."""
+    return [line for row in rows if (line := encode_line(row, prompt, max_tokens)) is not None]
+
+
+def encode_line(row: Row, prompt: LabelPrompt, max_tokens: int) -> LineRow | None:
+    """The line holds the known slots only: an unknown label is never put into the model's mouth."""
+    known = {name: value for name in prompt.schema.names if (value := likeliest(row.labels.get(name))) is not None}
+    if not known:
+        return None
+    ids = list(prompt.encode_text(row.text, max_tokens) + prompt.suffix)
+    labels = [IGNORED] * len(ids)
+    for place, name in enumerate(known):
+        lead, path = _spell_slot(prompt, name, known[name], is_first=place == 0)
+        ids += [*lead, *path]
+        labels += [*[IGNORED] * len(lead), *path]
+    if len(known) == len(prompt.schema.names):
+        ids.append(prompt.eos)
+        labels.append(prompt.eos)
+    return LineRow(tuple(ids), tuple(labels), row.weight)
+
+
+def _spell_slot(prompt: LabelPrompt, name: str, value: str, *, is_first: bool) -> tuple[Sequence[int], Sequence[int]]:
+    position = prompt.schema.names.index(name)
+    lead: Sequence[int] = prompt.leads[position]
+    if is_first and position > 0:
+        # Its usual lead begins with the comma after the slot before, which this line does not have.
+        lead = prompt.tokenizer(f"{name}:", add_special_tokens=False)["input_ids"]
+    return lead, prompt.tries[position].paths[value]
+
+
+@dataclass(frozen=True, slots=True)
+class LineCollator:
+    """Left padding, so that all label lines end in the same column and logits are computed for the last few alone."""
+
+    pad_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """`input_ids`, `attention_mask`, `labels` `[B, T]`; `weight` `[B]`."""
+        longest = max(len(row["input_ids"]) for row in rows)
+        gaps = [longest - len(row["input_ids"]) for row in rows]
+        pairs = list(zip(gaps, rows, strict=True))
+        return {
+            "input_ids": torch.tensor([[*[self.pad_id] * gap, *row["input_ids"]] for gap, row in pairs]),
+            "attention_mask": torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps]),
+            "labels": torch.tensor([[*[IGNORED] * gap, *row["labels"]] for gap, row in pairs]),
+            "weight": torch.tensor([float(row["weight"]) for row in rows]),
+        }
+
+
+def slot_width(labels: Tensor) -> int:
+    """How many last columns of `[B, T]` hold every label and the position before the first, which predicts it."""
+    columns = (labels != IGNORED).any(0).nonzero()
+    return int(labels.shape[1] - columns[0].item()) + 1
+
+
+def line_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the label tokens, each row's tokens weighted by its weight.
+
+    `logits` `[B, K, V]` are those of the last K positions; `labels` `[B, T]`, T >= K; `weight` `[B]`.
+    """
+    wanted = labels[:, -(logits.shape[1] - 1) :]
+    known = wanted != IGNORED
+    log_p = torch.log_softmax(logits[:, :-1].float(), -1)
+    picked = log_p.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    share = known * weight.unsqueeze(-1)
+    return -(picked * share).sum() / share.sum().clamp(min=1e-9)
