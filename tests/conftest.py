@@ -1,4 +1,4 @@
-"""Every test runs on a real PostgreSQL and a real Valkey: yours if DATABASE_URL and REDIS_URL are set, else embedded ones.
+"""Every test runs on a real PostgreSQL and a real Valkey: those of DATABASE_URL and REDIS_URL, else embedded ones.
 
 The servers start when this file is imported, since the settings are read before any fixture; parallel workers inherit
 their addresses through the environment.
@@ -7,9 +7,15 @@ their addresses through the environment.
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import django
 import pytest
+from django.db import connection
+
+from tests.inference import TOKEN, InferenceProcess
 
 IS_PARALLEL_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 _stop_at_end: list[object] = []
@@ -46,6 +52,7 @@ def _set_environment() -> None:
 if not IS_PARALLEL_WORKER:
     _start_servers()
 _set_environment()
+django.setup()  # pytest-django looked for the settings' environment before it was made
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -59,7 +66,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_folders(settings: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Each test has its own runs, snapshots and releases, and an empty cache."""
+def _fresh_folders(settings: Any, tmp_path: Path) -> None:
+    """Each test has its own runs, snapshots and releases."""
     for name in ("RUNS_DIR", "SNAPSHOTS_DIR", "RELEASES_DIR", "MEDIA_ROOT"):
         setattr(settings, name, tmp_path / name.lower())
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Tests with real transactions end by emptying the tables, which the audit chain's trigger refuses elsewhere."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE feedback_auditevent DISABLE TRIGGER audit_is_never_truncated")
+
+
+@pytest.fixture(scope="session")
+def _inference_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceProcess]:
+    process = InferenceProcess(tmp_path_factory.mktemp("inference"))
+    process.point_to("r0001", process.make_bundle("toy"))
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def inference(_inference_process: InferenceProcess, settings: Any) -> InferenceProcess:
+    """A real inference server with a toy bundle, which the settings point to."""
+    settings.INFERENCE_URL = _inference_process.url
+    settings.INFERENCE_TOKEN = TOKEN
+    return _inference_process

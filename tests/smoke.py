@@ -26,6 +26,7 @@ from tests.inference import wait_until
 from tests.stack import StackProcess, log_in
 
 RUN_OPTIONS = {"epochs": 1, "learning_rate": 2e-5, "max_tokens": 64, "batch_size": 32, "calibration_rows": 16}
+SNAPSHOT_OPTIONS = {"replay_rows": 400}
 ENDED = ("succeeded", "failed", "cancelled")
 RUN_TIMEOUT_S = 1_500
 
@@ -147,7 +148,7 @@ def find_in_export(ada: httpx.Client, correction: dict[str, Any]) -> None:
 
 def train(ada: httpx.Client) -> dict[str, Any]:
     """A short run, followed to its end."""
-    launched = ada.post("/api/v1/runs", json={"kind": "bert", "options": RUN_OPTIONS})
+    launched = ada.post("/api/v1/runs", json={"kind": "bert", "options": RUN_OPTIONS, "snapshot": SNAPSHOT_OPTIONS})
     require(launched.status_code == 201, f"the launch was answered {launched.status_code}: {launched.text[:300]}")
     run: dict[str, Any] = launched.json()
 

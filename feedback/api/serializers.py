@@ -218,6 +218,9 @@ class CaseDecisionOut(serializers.Serializer[Any]):
 class RunIn(serializers.Serializer[Any]):
     kind = serializers.CharField(max_length=16)
     options = serializers.DictField(required=False)
+    snapshot = serializers.DictField(
+        required=False, help_text="what to train on: replay_rows, feedback_weight, disagreement"
+    )
     publishes = serializers.BooleanField(default=True, help_text="serve the result when every gate passes")
 
 

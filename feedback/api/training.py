@@ -34,7 +34,11 @@ class Runs(Endpoint):
         given.is_valid(raise_exception=True)
         wanted = given.validated_data
         run = retraining.launch_run(
-            wanted["kind"], options=wanted.get("options", {}), publishes=wanted["publishes"], by=self.person
+            wanted["kind"],
+            options=wanted.get("options", {}),
+            publishes=wanted["publishes"],
+            by=self.person,
+            snapshot_options=wanted.get("snapshot"),
         )
         return Response(serializers.RunOut(run).data, status=201)
 

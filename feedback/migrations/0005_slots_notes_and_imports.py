@@ -4,41 +4,46 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('feedback', '0004_audit_is_append_only'),
+        ("feedback", "0004_audit_is_append_only"),
     ]
 
     operations = [
         migrations.RemoveConstraint(
-            model_name='annotation',
-            name='one_standing_annotation_per_person',
+            model_name="annotation",
+            name="one_standing_annotation_per_person",
         ),
         migrations.AddField(
-            model_name='assignment',
-            name='slot',
+            model_name="assignment",
+            name="slot",
             field=models.PositiveSmallIntegerField(default=0),
         ),
         migrations.AddField(
-            model_name='riskcase',
-            name='note',
-            field=models.TextField(blank=True, help_text='what the annotator who flagged it wrote'),
+            model_name="riskcase",
+            name="note",
+            field=models.TextField(blank=True, help_text="what the annotator who flagged it wrote"),
         ),
         migrations.AlterField(
-            model_name='riskcase',
-            name='version',
-            field=models.PositiveIntegerField(default=1, help_text='goes up whenever the case changes under its holder'),
+            model_name="riskcase",
+            name="version",
+            field=models.PositiveIntegerField(
+                default=1, help_text="goes up whenever the case changes under its holder"
+            ),
         ),
         migrations.AddIndex(
-            model_name='auditevent',
-            index=models.Index(fields=['noun', 'noun_id'], name='audit_noun'),
+            model_name="auditevent",
+            index=models.Index(fields=["noun", "noun_id"], name="audit_noun"),
         ),
         migrations.AddConstraint(
-            model_name='annotation',
-            constraint=models.UniqueConstraint(condition=models.Q(('undone_at__isnull', True), models.Q(('origin', 'import'), _negated=True)), fields=('document', 'person'), name='one_standing_annotation_per_person'),
+            model_name="annotation",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("undone_at__isnull", True), models.Q(("origin", "import"), _negated=True)),
+                fields=("document", "person"),
+                name="one_standing_annotation_per_person",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(fields=('document', 'slot'), name='one_lease_per_slot'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(fields=("document", "slot"), name="one_lease_per_slot"),
         ),
     ]

@@ -16,7 +16,7 @@ PEOPLE = {"ana": Role.ANNOTATOR, "mo": Role.MODERATOR, "ada": Role.ADMIN}
 
 
 def make_demo_people() -> list[Person]:
-    """Those of the demo people who are missing. Their passwords go to VAR_DIR/demo_people.json, readable by the owner."""
+    """Those of the demo people who are missing. Their passwords go to VAR_DIR/demo_people.json, for the owner alone."""
     known = set(Person.objects.filter(username__in=PEOPLE).values_list("username", flat=True))
     path = Path(settings.VAR_DIR) / "demo_people.json"
     written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

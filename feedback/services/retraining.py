@@ -13,10 +13,17 @@ from feedback.services.records import feedback_records
 
 
 @transaction.atomic
-def launch_run(kind: str, *, options: Mapping[str, object], publishes: bool, by: Person) -> ml.TrainingRun:
+def launch_run(
+    kind: str,
+    *,
+    options: Mapping[str, object],
+    publishes: bool,
+    by: Person,
+    snapshot_options: Mapping[str, object] | None = None,
+) -> ml.TrainingRun:
     """Freeze what people have said so far and queue a run on it. Raises ConfigError naming the option."""
     ml.run_options(kind)  # an unknown kind is refused before the snapshot is made
-    snapshot = ml.freeze_snapshot(feedback_records(), by_id=by.pk)
+    snapshot = ml.freeze_snapshot(feedback_records(), by_id=by.pk, options=snapshot_options)
     run = ml.start_run(kind, snapshot=snapshot, options=options, publishes=publishes, by_id=by.pk)
     data = {"kind": kind, "snapshot": snapshot.content_hash, "publishes": publishes}
     audit.record("start_run", run, by=by, data=data)

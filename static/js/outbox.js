@@ -51,7 +51,8 @@ async function flush() {
   }
 }
 
-const isAnswer = (event) => event.detail.elt?.matches?.("form.card");
+// After the swap the form is gone from the page, and the event comes from what took its place.
+const isAnswer = (event) => (event.detail.requestConfig?.elt || event.detail.elt).matches?.("form.card");
 
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (isAnswer(event)) show("sending", "saving");

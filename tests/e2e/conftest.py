@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.e2e.browser import NoBrowser, log_in, open_browser
-from tests.feedback.conftest import django_db_setup  # noqa: F401  the truncation that ends a live-server test
 
 if TYPE_CHECKING:
     from pytest_django.live_server_helper import LiveServer

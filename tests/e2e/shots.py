@@ -6,7 +6,6 @@ python -m tests.e2e.shots OUTDIR [PAGE ...]
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tests import conftest
@@ -53,9 +52,6 @@ def take_all(folder: Path, only: set[str]) -> None:
         server.terminate()
 
 
-Act = Callable[[object], None]
-
-
 def list_pages(document: int, runs: list[int], ada: object) -> list[tuple[str, str, str, str]]:
     """Name, person, path, and what to press there first."""
     from feedback.services.people import invite
@@ -92,6 +88,7 @@ def list_pages(document: int, runs: list[int], ada: object) -> list[tuple[str, s
         ("about", "ana", "/about/", ""),
         ("password", "ana", "/accounts/password/change/", ""),
         ("missing", "ana", "/nowhere/", ""),
+        ("annotate_history", "ana", "/annotate/", "a r 2 Enter"),
     ]
 
 

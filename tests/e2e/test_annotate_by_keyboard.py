@@ -43,6 +43,7 @@ def test_one_key_agrees_and_brings_the_next_text(page: Page, documents: list[Doc
     assert (kept.document_id, kept.verdict) == (documents[0].pk, "correct")
     assert kept.active_ms is not None
     expect(page.locator("#done-today")).to_have_text("1 today")
+    expect(page.locator("#save-state")).to_have_attribute("data-state", "saved")
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,10 @@
 from pathlib import Path
 from typing import Any
 
-import django
 import pytest
-from django.db import connection
-from pytest_django import DjangoDbBlocker
 
 from tests.classifier.toys import make_base_models, make_bundle
 from tests.training.toyruns import ANSWERS
-
-django.setup()  # the settings' environment is made in tests/conftest.py, after pytest-django has looked for it
-
-
-@pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
-    """Tests with real transactions end by emptying the tables, which the audit chain's trigger refuses elsewhere."""
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE feedback_auditevent DISABLE TRIGGER audit_is_never_truncated")
 
 
 @pytest.fixture(scope="session")

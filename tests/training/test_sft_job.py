@@ -8,12 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from classifier.bundle import PROMPT_PATH
 from classifier.llm import LlmArm
 from classifier.llm_prompt import LabelPrompt
 from classifier.schema import load_schema
 from tests.classifier.toys import TOY_LLAMA, make_llama, make_tokenizer
 from tests.training.toyruns import GLAD, make_run_dir
-from training.corpus.rows import Row
+from training.corpus.rows import Label, Row
 from training.jobs import sft
 from training.jobs.label_lines import IGNORED, LineCollator, encode_line, encode_lines, line_loss, slot_width
 from training.jobs.runtime import Job, Stopped
@@ -53,7 +54,7 @@ def test_the_loss_falls_on_the_label_slots_alone(prompt: LabelPrompt) -> None:
 
 
 def test_an_unknown_dimension_is_not_in_the_line(prompt: LabelPrompt) -> None:
-    labels = {"sentiment": "negative", "stress": "low|high", "risk": {"low": 0.75, "none": 0.25}}
+    labels: dict[str, Label] = {"sentiment": "negative", "stress": "low|high", "risk": {"low": 0.75, "none": 0.25}}
     line = encode_line(Row("r", "hello", labels, "s"), prompt, 32)
     assert line is not None
     said = decode(prompt, line.ids[len(prompt.encode_text("hello", 32) + prompt.suffix) :])
@@ -108,7 +109,7 @@ def test_the_loss_falls_and_the_part_serves(whole_run: Path, bases: Path) -> Non
     losses = losses_of(whole_run)
     assert len(losses) == 6
     assert losses[-1] < 0.6 * losses[0]
-    arm = LlmArm.load(whole_run / "part", bases / TOY_LLAMA, load_schema(), sft.PROMPT_PATH.read_text(encoding="utf-8"))
+    arm = LlmArm.load(whole_run / "part", bases / TOY_LLAMA, load_schema(), PROMPT_PATH.read_text(encoding="utf-8"))
     (scores,) = arm.score(["x 1 "])
     # Both labels that were ever seen stand out from those that never were.
     assert sum(scores.probabilities["sentiment"][name] for name in ("positive", "negative")) > 0.9

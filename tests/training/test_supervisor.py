@@ -121,9 +121,7 @@ def test_cancelling_writes_a_checkpoint_and_stops_the_job(snapshot: DatasetSnaps
     assert list((run.run_dir / "checkpoints").glob("step-*/COMPLETE"))
 
 
-def test_a_job_that_will_not_stop_is_killed_after_the_grace(
-    snapshot: DatasetSnapshot, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_will_not_stop_is_killed_after_the_grace(snapshot: DatasetSnapshot, settings: Any) -> None:
     settings.RUN_CANCEL_GRACE_S = 1
     run = api.start_run("bert", snapshot=snapshot, options=LONG)
     thread = run_in_thread(run.pk)

@@ -31,7 +31,7 @@ class SnapshotOptions:
 
     feedback_weight: float = 3.0
     disagreement: Literal["soft", "majority"] = "soft"
-    replay_rows: int = 0
+    replay_rows: int = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,14 @@ def _describe(
 
 def parse_snapshot_options(raw: dict[str, Any]) -> SnapshotOptions:
     """Raises ValueError naming the option."""
-    try:
-        options = replace(SnapshotOptions(), **raw)
-    except TypeError:
-        names = ", ".join(asdict(SnapshotOptions()))
-        raise ValueError(f"unknown snapshot option, expected some of {names}") from None
+    defaults = asdict(SnapshotOptions())
+    if unknown := sorted(set(raw) - set(defaults)):
+        raise ValueError(f"unknown snapshot option {unknown[0]!r}, expected some of {', '.join(defaults)}")
+    for name, value in raw.items():
+        expected = (int, float) if isinstance(defaults[name], float) else type(defaults[name])
+        if isinstance(value, bool) or not isinstance(value, expected):
+            raise ValueError(f"{name} is {value!r}, expected a value like {defaults[name]!r}")
+    options = replace(SnapshotOptions(), **raw)
     if options.disagreement not in ("soft", "majority"):
         raise ValueError(f"disagreement is {options.disagreement!r}, expected soft or majority")
     if not 0 < options.feedback_weight <= 100:

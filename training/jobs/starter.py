@@ -17,12 +17,12 @@ from typing import Any
 
 from classifier import api
 from classifier.bundle import BundleParts
-from classifier.errors import ClassifierError
+from classifier.errors import ClassifierError, GoldenCheckFailed
 from classifier.hybrid import POLICIES, Calibration
 from classifier.schema import load_schema
 from training.corpus.public import OPEN_SETS
 from training.corpus.rows import Row, RowError
-from training.jobs.candidate import Sets, build_candidate, golden_gate, judge
+from training.jobs.candidate import Sets, build_candidate, judge
 from training.jobs.config import ConfigError, read_json, write_json
 from training.jobs.runtime import Job
 
@@ -60,9 +60,11 @@ def build_starter(args: argparse.Namespace) -> dict[str, Any]:
     shutil.rmtree(part, ignore_errors=True)
     build_candidate(job, part, parts, sets.calibration, args.calibration_rows)
     classifier = api.load(part)
-    golden = golden_gate(classifier)
-    if not golden.passed:
+    try:
         api.check_golden_or_raise(classifier)
+    except GoldenCheckFailed:
+        shutil.rmtree(part)
+        raise
     started = time.monotonic()
     figures = judge(job, "evaluate", classifier, sets)
     ms = 1000 * (time.monotonic() - started) / (len(sets.test) + len(sets.learned))

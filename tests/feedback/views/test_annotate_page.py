@@ -9,7 +9,7 @@ from django.test import Client
 from feedback.models import Annotation, Assignment, Document
 from tests.cast import Cast, setup_annotation, setup_document
 
-HTMX = {"HTTP_HX_REQUEST": "true"}
+HTMX = {"HX-Request": "true"}
 
 
 def answer(document: Document, **fields: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def documents(cast: Cast) -> list[Document]:
 
 def test_answer_brings_the_next_card_without_the_page_around_it(ana: Client, documents: list[Document]) -> None:
     ana.get("/annotate/")
-    response = ana.post("/annotate/answers/", answer(documents[0], active_ms=1200), **HTMX)
+    response = ana.post("/annotate/answers/", answer(documents[0], active_ms=1200), headers=HTMX)
     html = response.content.decode()
     assert response.status_code == 200
     assert "<nav" not in html
@@ -44,7 +44,7 @@ def test_plain_form_goes_back_to_the_page(ana: Client, documents: list[Document]
 def test_the_same_key_twice_is_one_answer(ana: Client, documents: list[Document]) -> None:
     values = answer(documents[0], idempotency_key=UUID(int=7))
     for _ in range(2):
-        assert ana.post("/annotate/answers/", values, **HTMX).status_code == 200
+        assert ana.post("/annotate/answers/", values, headers=HTMX).status_code == 200
     assert Annotation.objects.count() == 1
 
 
@@ -56,7 +56,7 @@ def test_card_makes_a_key_for_those_without_script(ana: Client, documents: list[
 
 def test_lost_race_says_so_and_shows_the_next_card(ana: Client, cast: Cast, documents: list[Document]) -> None:
     setup_annotation(cast.bo, document=documents[0])
-    response = ana.post("/annotate/answers/", answer(documents[0]), **HTMX)
+    response = ana.post("/annotate/answers/", answer(documents[0]), headers=HTMX)
     assert response.status_code == 409
     assert response["HX-Retarget"] == "#workbench"
     assert "Somebody else has answered this text" in response.content.decode()
@@ -76,7 +76,7 @@ def test_lost_race_says_so_and_shows_the_next_card(ana: Client, cast: Cast, docu
 def test_refused_answer_leaves_the_card_and_names_the_field(
     ana: Client, documents: list[Document], fields: dict[str, Any], reason: str
 ) -> None:
-    response = ana.post("/annotate/answers/", answer(documents[0], **fields), **HTMX)
+    response = ana.post("/annotate/answers/", answer(documents[0], **fields), headers=HTMX)
     assert response.status_code == 400
     assert response["HX-Retarget"] == "#notice"
     assert reason in response.content.decode()
@@ -85,7 +85,7 @@ def test_refused_answer_leaves_the_card_and_names_the_field(
 
 def test_undo_brings_the_text_back_with_its_labels(ana: Client, cast: Cast, documents: list[Document]) -> None:
     kept = setup_annotation(cast.ana, document=documents[2], verdict="corrected", labels={"risk": "high"})
-    html = ana.post("/annotate/undo/", {"annotation": kept.pk}, **HTMX).content.decode()
+    html = ana.post("/annotate/undo/", {"annotation": kept.pk}, headers=HTMX).content.decode()
     assert f'data-document="{documents[2].pk}"' in html
     risk = html.partition('data-row="risk"')[2]
     assert 'value="high" data-key="4" checked' in risk
@@ -94,7 +94,7 @@ def test_undo_brings_the_text_back_with_its_labels(ana: Client, cast: Cast, docu
 
 
 def test_undo_without_an_answer_is_no_error(ana: Client, documents: list[Document]) -> None:
-    response = ana.post("/annotate/undo/", **HTMX)
+    response = ana.post("/annotate/undo/", headers=HTMX)
     assert response.status_code == 200
     assert b"There is no answer to undo." in response.content
 
@@ -148,9 +148,9 @@ def test_empty_page_says_why(ana: Client, cast: Cast) -> None:
 
 
 def test_flag_keeps_the_card(ana: Client, documents: list[Document]) -> None:
-    response = ana.post("/annotate/flags/", {"document": documents[0].pk, "comment": "odd"}, **HTMX)
+    response = ana.post("/annotate/flags/", {"document": documents[0].pk, "comment": "odd"}, headers=HTMX)
     assert b"Flagged to the moderators" in response.content
-    assert documents[0].case.note == "odd"  # type: ignore[attr-defined]
+    assert documents[0].case.note == "odd"
 
 
 def test_moderators_do_not_annotate(mo: Client, documents: list[Document]) -> None:

@@ -38,7 +38,7 @@ def test_queue_shows_band_and_clock_but_no_text(mo: Client, case: RiskCase) -> N
 
 
 def test_queue_fragment_is_the_same_view(mo: Client, case: RiskCase) -> None:
-    html = mo.get("/cases/", HTTP_HX_REQUEST="true").content.decode()
+    html = mo.get("/cases/", headers={"HX-Request": "true"}).content.decode()
     assert "<nav" not in html
     assert "due in 15 min" in html
 
@@ -61,7 +61,7 @@ def test_case_page_covers_the_text(mo: Client, mine: RiskCase) -> None:
 
 
 def test_reveal_shows_the_text_and_is_recorded(mo: Client, mine: RiskCase) -> None:
-    response = mo.post(f"/cases/{mine.pk}/text/", {"token": mine.claim_token}, HTTP_HX_REQUEST="true")
+    response = mo.post(f"/cases/{mine.pk}/text/", {"token": mine.claim_token}, headers={"HX-Request": "true"})
     assert TEXT in response.content.decode()
     assert b"<nav" not in response.content
     assert AuditEvent.objects.filter(verb="reveal_case").count() == 1

@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.cast import AT_RISK, Cast, setup_annotation, setup_case, setup_document
 
-HTMX = {"HTTP_HX_REQUEST": "true"}
+HTMX = {"HX-Request": "true"}
 
 
 def listed(html: str) -> list[str]:
@@ -26,7 +26,7 @@ def test_filters_narrow_the_list(ana: Client, cast: Cast) -> None:
 
 def test_fragment_says_which_link_leads_here_without_the_search(ana: Client, cast: Cast) -> None:
     setup_document(text="calm one")
-    response = ana.post("/documents/", {"risk": "none", "q": "calm"}, **HTMX)
+    response = ana.post("/documents/", {"risk": "none", "q": "calm"}, headers=HTMX)
     assert listed(response.content.decode()) == ["calm one"]
     assert response["HX-Push-Url"] == "/documents/?risk=none"
 
@@ -34,7 +34,7 @@ def test_fragment_says_which_link_leads_here_without_the_search(ana: Client, cas
 def test_search_takes_signs_literally(ana: Client, cast: Cast) -> None:
     setup_document(text="half 50% done")
     setup_document(text="half 50 odd done")
-    assert listed(ana.post("/documents/", {"q": "50%"}, **HTMX).content.decode()) == ["half 50% done"]
+    assert listed(ana.post("/documents/", {"q": "50%"}, headers=HTMX).content.decode()) == ["half 50% done"]
 
 
 def test_pages_follow_a_cursor(ana: Client, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_pages_follow_a_cursor(ana: Client, cast: Cast, monkeypatch: pytest.Monk
         setup_document(text=f"row {n}")
     seen, before = [], ""
     for _ in range(3):
-        html = ana.post("/documents/", {"before": before}, **HTMX).content.decode()
+        html = ana.post("/documents/", {"before": before}, headers=HTMX).content.decode()
         seen += listed(html)
         before = "".join(re.findall(r'name="before" value="(\d+)"', html))
     assert seen == [f"row {n}" for n in (4, 3, 2, 1, 0)]

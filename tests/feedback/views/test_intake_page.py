@@ -54,8 +54,8 @@ def test_feedback_file_comes_in_and_goes_out(ada: Client) -> None:
     assert "<b>1</b><span>accepted</span>" in html
     out = ada.get("/feedback/feedback.json")
     assert out["Content-Disposition"].startswith('attachment; filename="heed-feedback-')
-    assert b'"feedback": "idiom"' in b"".join(out)  # type: ignore[arg-type]
-    assert b"plain" in b"".join(ada.get("/feedback/records.jsonl"))  # type: ignore[arg-type]
+    assert b'"feedback": "idiom"' in b"".join(out)
+    assert b"plain" in b"".join(ada.get("/feedback/records.jsonl"))
 
 
 def test_broken_feedback_file_is_refused_in_place(ada: Client) -> None:

@@ -56,7 +56,7 @@ def test_launch_queues_a_run_and_leads_to_its_page(ada: Client, cast: Cast) -> N
 
 def test_page_and_fragment_of_a_run_are_one_view(ada: Client, runs: list[TrainingRun]) -> None:
     page = ada.get(f"/training/{runs[0].pk}/").content.decode()
-    fragment = ada.get(f"/training/{runs[0].pk}/", HTTP_HX_REQUEST="true")
+    fragment = ada.get(f"/training/{runs[0].pk}/", headers={"HX-Request": "true"})
     assert 'hx-trigger="every 2s"' in page
     assert fragment.status_code == 200
     assert b"<nav" not in fragment.content
@@ -67,7 +67,7 @@ def test_page_and_fragment_of_a_run_are_one_view(ada: Client, runs: list[Trainin
 def test_fragment_of_an_ended_run_stops_the_asking(ada: Client, runs: list[TrainingRun]) -> None:
     _, failed, done = runs
     for run in (failed, done):
-        assert ada.get(f"/training/{run.pk}/", HTTP_HX_REQUEST="true").status_code == 286
+        assert ada.get(f"/training/{run.pk}/", headers={"HX-Request": "true"}).status_code == 286
         assert "hx-trigger" not in ada.get(f"/training/{run.pk}/").content.decode()
 
 
