@@ -1,5 +1,6 @@
-"""Processes that outlived the one that started them, known by pid and start time (a pid alone may be somebody else's by now)."""
+"""Processes that outlived the one that started them, known by pid and start time: a pid alone may be reused by now."""
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -69,7 +70,5 @@ def end_tree(process: psutil.Process, grace_s: float = 15.0) -> None:
 
 
 def _signal(process: psutil.Process, verb: str) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         getattr(process, verb)()
-    except psutil.NoSuchProcess:
-        pass

@@ -219,7 +219,9 @@ class Stack:
         lines = ["", f"Heed is ready at {self.address}"]
         people = self.var_dir / DEMO_PEOPLE
         if self.options.has_demo and people.exists():
-            lines += [f"  {one['role']:<10} {one['username']:<8} {one['password']}" for one in json.loads(people.read_text())]
+            lines += [
+                f"  {one['role']:<10} {one['username']:<8} {one['password']}" for one in json.loads(people.read_text())
+            ]
             lines.append(f"  (made on the first start, kept in {people}; delete that file once you have changed them)")
         else:
             lines.append("  make the first person: python manage.py create_person NAME --role admin")

@@ -70,7 +70,7 @@ def test_a_broker_that_is_away_costs_no_run(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with Celery("away", broker="redis://127.0.0.1:9/0") as away:
+    with Celery("away", broker="redis://127.0.0.1:9/0", set_as_current=False) as away:
         monkeypatch.setattr(queue, "current_app", away)
         run = api.start_run("bert", snapshot=snapshot, options={})
     assert "the broker does not take training.tasks.run_training_task" in caplog.text

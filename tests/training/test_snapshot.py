@@ -39,10 +39,12 @@ def test_no_text_stands_in_two_splits(tmp_path: Path) -> None:
 
 
 def test_a_corrected_bank_text_keeps_its_side_and_takes_the_new_labels(tmp_path: Path) -> None:
-    victim = next(item for item in read_bank() if item.split == "test")
-    frozen = freeze([correction(victim.row.text)], SnapshotOptions(), tmp_path)
-    (row,) = [row for row in read_rows(frozen.folder / "test.jsonl") if row.text == victim.row.text]
-    assert (row.labels, row.source) == (LABELS, "feedback")
+    victims = read_bank()[::20]
+    frozen = freeze([correction(item.row.text) for item in victims], SnapshotOptions(), tmp_path)
+    for split in ("train", "val", "test"):
+        found = {row.text: row for row in read_rows(frozen.folder / f"{split}.jsonl") if row.source == "feedback"}
+        assert set(found) == {item.row.text for item in victims if item.split == split}
+        assert all(row.labels == LABELS for row in found.values())
 
 
 def test_a_tenth_of_the_feedback_is_held_out(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def golden_rows() -> list[Row]:
 @pytest.fixture(scope="module")
 def runs(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder, bases = tmp_path_factory.mktemp("runs"), toys / "base_models"
-    options: dict[str, Any] = {"epochs": 60, "batch_size": 16, "learning_rate": 0.02, "patience": 0, "lora_rank": 4}
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "lora_rank": 4}
     rows = [*golden_rows(), *answer_rows()]
     bert_run = make_run_dir(folder / "bert", bases, **options)
     write_data(bert_run / "data", rows, rows)
