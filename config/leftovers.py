@@ -57,15 +57,29 @@ def read_marks(path: Path) -> dict[str, Mark]:
 
 def end_tree(process: psutil.Process, grace_s: float = 15.0) -> None:
     """TERM to a process and all below it, KILL to what is left after the grace."""
+    _end([process, *_below(process)], grace_s)
+
+
+def end_supervised(supervisor: psutil.Process, grace_s: float = 15.0) -> None:
+    """End a supervisor and what it runs. It goes first and at once: it would start its command again."""
+    commands = _below(supervisor)
+    _signal(supervisor, "kill")
+    _end(commands, grace_s)
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
     try:
-        tree = [process, *process.children(recursive=True)]
+        return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
-        return
-    for member in tree:
-        _signal(member, "terminate")
-    _, alive = psutil.wait_procs(tree, timeout=grace_s)
-    for member in alive:
-        _signal(member, "kill")
+        return []
+
+
+def _end(processes: list[psutil.Process], grace_s: float) -> None:
+    for process in processes:
+        _signal(process, "terminate")
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
+    for process in alive:
+        _signal(process, "kill")
     psutil.wait_procs(alive, timeout=5)
 
 

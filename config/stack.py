@@ -28,7 +28,7 @@ from honcho.environ import parse_procfile
 from honcho.process import Process
 
 from config.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
-from config.leftovers import Mark, end_tree, read_marks, write_marks
+from config.leftovers import Mark, end_supervised, read_marks, write_marks
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_GRACE_S = 25
@@ -146,13 +146,15 @@ class Stack:
                 raise StackError(
                     f"Heed already runs on {self.var_dir}. Stop it there, or set VAR_DIR to another folder."
                 ) from None
+            # A forked wrapper would hold the lock on after this process was killed.
+            os.register_at_fork(after_in_child=lock.close)
             yield
 
     def _end_leftovers(self) -> None:
         for name, mark in read_marks(self.marks_path).items():
             if process := mark.find():
                 self.say(f"ending {name} (pid {mark.pid}), left over from a start that was killed")
-                end_tree(process)
+                end_supervised(process)
 
     def _set_environment(self) -> None:
         inference_port = free_port()

@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from config.embedded import free_port
+from tests.classifier.toys import TOY_BERT, TOY_LLAMA, make_bundle
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_INHERITED = (
@@ -126,6 +127,14 @@ class StackProcess:
                 self.interrupt()
             except subprocess.TimeoutExpired:
                 self.process.kill()
+
+
+def start_toy_stack(folder: Path) -> StackProcess:
+    """The whole stack on toy models: for tests of who keeps what, not of what the models say."""
+    bundle = make_bundle(folder, name="starter-toy")
+    stack = StackProcess(folder / "var", folder / "base_models")
+    stack.start(STARTER_BUNDLE=str(bundle), HEED_BERT_BASE=TOY_BERT, HEED_LLM_BASE=TOY_LLAMA, OMP_NUM_THREADS="1")
+    return stack
 
 
 CSRF = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')

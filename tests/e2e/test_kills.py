@@ -10,20 +10,15 @@ import httpx
 import psutil
 import pytest
 
-from tests.classifier.toys import TOY_BERT, TOY_LLAMA, make_bundle
 from tests.inference import wait_until
-from tests.stack import StackProcess, log_in
+from tests.stack import StackProcess, log_in, start_toy_stack
 
 pytestmark = [pytest.mark.e2e]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
-    """The whole stack on toy models: what is tested here is who keeps what, not what the models say."""
-    folder = tmp_path_factory.mktemp("kills")
-    bundle = make_bundle(folder, name="starter-toy")
-    stack = StackProcess(folder / "var", folder / "base_models")
-    stack.start(STARTER_BUNDLE=str(bundle), HEED_BERT_BASE=TOY_BERT, HEED_LLM_BASE=TOY_LLAMA, OMP_NUM_THREADS="1")
+    stack = start_toy_stack(tmp_path_factory.mktemp("kills"))
     yield stack
     stack.end()
 
