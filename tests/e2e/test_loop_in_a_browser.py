@@ -52,7 +52,9 @@ def test_once_round_the_loop(browser: Browser, stack: StackProcess, tmp_path: Pa
     card = ana.locator("form.card")
     expect(card).to_be_focused()
     first = card.get_attribute("data-document")
-    for key in ("t", "2", "Enter"):
+    # Another value than the model's: the page takes no correction that changes nothing.
+    model_says = ana.locator("input[name=stress]:checked").input_value()
+    for key in ("t", "1" if model_says != "low" else "2", "Enter"):
         ana.keyboard.press(key)
     expect(card).not_to_have_attribute("data-document", first or "")
     expect(card).to_be_focused()
@@ -90,7 +92,7 @@ def test_once_round_the_loop(browser: Browser, stack: StackProcess, tmp_path: Pa
     made = ada.get_by_text(re.compile(r"Release r\d+ was made of it"))
     refused = ada.get_by_text("It was trained, but does not serve.")
     expect(made.or_(refused)).to_be_visible()
-    release = "r0002" if made.count() else "r0001"
+    release = "r0002" if made.count() else "starter-toy"
     ada.goto(f"{stack.url}/releases/")
     expect(ada.locator("body")).to_contain_text(release)
     expect(ada.locator("header").first).to_contain_text(release)
