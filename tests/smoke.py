@@ -197,12 +197,6 @@ def walk(stack: StackProcess, seconds: Seconds) -> dict[str, Any]:
         with seconds.step("gate and publish"):
             await_end(ada, run)
         releases = ada.get("/api/v1/releases").json()["results"]
-        if run["stage"] == "refused by a gate":
-            # A gate may rightly refuse a short run. The swap is tried all the same: the starter is restored as a new release.
-            print("           a gate refused the candidate; the starter is restored as a new release", flush=True)
-            restored = ada.post(f"/api/v1/releases/{releases[0]['id']}/roll-back", json={"reason": "smoke"})
-            print(restored.status_code, restored.text[:200], flush=True)
-            releases = ada.get("/api/v1/releases").json()["results"]
         newest = releases[0]["name"]
         require(newest != first, f"no new release: {json.dumps(run.get('report') or run)[:1500]}")
         with seconds.step("the new release serves"):

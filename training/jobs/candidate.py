@@ -79,7 +79,12 @@ def _collect(
 
 def build_candidate(job: Job, target: Path, parts: BundleParts, rows: Sequence[Row], llm_rows: int) -> None:
     """Calibrate and write the bundle."""
-    build_bundle(target, replace(parts, calibration=calibrate_parts(job, parts, rows, llm_rows)))
+    fitted = calibrate_parts(job, parts, rows, llm_rows)
+    # The operating point is a decision: a refit on few rows may make the thresholds more watchful, never less.
+    thresholds = {
+        name: min(value, parts.calibration.risk_thresholds[name]) for name, value in fitted.risk_thresholds.items()
+    }
+    build_bundle(target, replace(parts, calibration=replace(fitted, risk_thresholds=thresholds)))
 
 
 def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:
