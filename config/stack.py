@@ -166,7 +166,7 @@ class Stack:
             "INFERENCE_PORT": str(inference_port),
             "INFERENCE_URL": f"http://127.0.0.1:{inference_port}",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{self.env.get('PATH', '')}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), self.env.get("PYTHONPATH", "")])),
             "PYTHONUNBUFFERED": "1",
             "DJANGO_SETTINGS_MODULE": "config.settings",
             # Celery's workers treat TERM as "finish softly, then checkpoint" (see its soft shutdown).
