@@ -68,12 +68,24 @@ class Load:
         }
 
 
-def swap_until(server: InferenceProcess, bundle: Path, ends_at: float) -> int:
-    """Swap to a fresh release of the same bundle again and again. Returns how often."""
+def copy_bundles(bundle: Path, folder: Path) -> list[Path]:
+    """Three bundles that differ in name alone: the server keeps one back, so a third is never at hand and is loaded."""
+    copies = []
+    for place in range(3):
+        copy = folder / f"copy-{place}"
+        shutil.copytree(bundle, copy)
+        manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+        (copy / "manifest.json").write_text(json.dumps({**manifest, "name": copy.name}), encoding="utf-8")
+        copies.append(copy)
+    return copies
+
+
+def swap_until(server: InferenceProcess, bundles: list[Path], ends_at: float) -> int:
+    """Load and swap one bundle after another. Returns how often."""
     client, swaps = server.client(600), 0
     serves = server.serves()
     while time.perf_counter() < ends_at:
-        fresh = f"r{swaps + 2:04}"
+        fresh, bundle = f"r{swaps + 2:04}", bundles[(swaps + 1) % len(bundles)]
         server.point_to(fresh, bundle)
         client.swap(release=fresh, bundle=str(bundle), expected=serves)
         serves, swaps = fresh, swaps + 1
@@ -89,8 +101,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="heed-bench-"))
     server = InferenceProcess(folder)
-    bundle = options.bundle.resolve()
-    server.point_to("r0001", bundle)
+    bundles = copy_bundles(options.bundle.resolve(), folder / "copies")
+    server.point_to("r0001", bundles[0])
     server.start(HEED_BASE_MODELS=str(options.base_models.resolve()), INFERENCE_THREADS="2", INFERENCE_POLL_S="1")
     try:
         steady = Load(server, options.clients)
@@ -99,7 +111,7 @@ def main() -> None:
         swapped = Load(server, options.clients)
         started = time.perf_counter()
         with swapped.running():
-            swaps = swap_until(server, bundle, started + options.seconds)
+            swaps = swap_until(server, bundles, started + options.seconds)
         seconds = time.perf_counter() - started
     finally:
         server.stop()

@@ -115,8 +115,11 @@ def ensure_base(role: Role, spec: str | None = None, directory: Path | None = No
     if Path(spec).is_dir():
         return Path(spec).resolve()
     directory = directory or base_models_dir()
-    directory.mkdir(parents=True, exist_ok=True)
     name = base_name(spec)
+    # Looked for before anything is written: a shared folder of models may be read-only.
+    if (directory / name / MANIFEST_NAME).is_file():
+        return directory / name
+    directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / f".{name}.lock"):
         folder = directory / name
         if not (folder / MANIFEST_NAME).is_file():

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from classifier import metrics
 from classifier.bundle import manifest_sha256
-from classifier.errors import ReleaseConflict
+from classifier.errors import ClassifierError, ReleaseConflict
 from classifier.types import Decision
 
 logger = logging.getLogger(__name__)
@@ -187,22 +187,44 @@ class Engine:
                 self.is_swapping = False
 
     async def _swap_to(self, release: str, bundle: Path) -> Serving:
-        old, started = self._current, time.perf_counter()
-        if self.options.free_first and old is not None:
-            self._current = None
-            self._has_bundle.clear()
-            await self._in(self._load_thread, functools.partial(_retire, old))
-            old = None
-        fresh = await self._in(self._load_thread, functools.partial(self._prepare, release, bundle))
-        spare, self._previous = self._previous, old
-        self._current = fresh
-        self._has_bundle.set()
+        started = time.perf_counter()
+        if self.options.free_first and self._current is not None:
+            fresh = await self._replace_in_place(self._current, release, bundle)
+        else:
+            fresh = await self._in(self._load_thread, functools.partial(self._restore_or_prepare, release, bundle))
+            spare, self._previous = self._previous, self._current
+            # The bundle before last goes once no batch uses it; N stays loaded for an instant roll back.
+            if spare is not None and spare.decider is not fresh.decider:
+                self._load_thread.submit(_retire, spare)
+        self._serve(fresh)
         metrics.record_swap(release, time.perf_counter() - started)
         logger.info("release %s serves after %.1f s", release, time.perf_counter() - started)
-        # The bundle before last goes once no batch uses it; N stays loaded for an instant roll back.
-        if spare is not None:
-            self._load_thread.submit(_retire, spare)
         return fresh
+
+    async def _replace_in_place(self, old: Serving, release: str, bundle: Path) -> Serving:
+        """Free N, then load N+1; requests wait. A bundle that is refused brings N back before the error is raised."""
+        self._current = None
+        self._has_bundle.clear()
+        await self._in(self._load_thread, functools.partial(_retire, old))
+        try:
+            return await self._in(self._load_thread, functools.partial(self._prepare, release, bundle))
+        except ClassifierError:
+            self._serve(await self._in(self._load_thread, functools.partial(self._prepare, old.release, old.bundle)))
+            raise
+
+    def _serve(self, serving: Serving) -> None:
+        self._current = serving
+        self._has_bundle.set()
+
+    def _restore_or_prepare(self, release: str, bundle: Path) -> Serving:
+        """The bundle that served before is still loaded: it only takes the new release's name."""
+        kept = self._previous
+        if kept is None or kept.manifest_hash != manifest_sha256(bundle):
+            return self._prepare(release, bundle)
+        kept.wait_until_idle()
+        kept.decider.release = release
+        # A fresh wrapper: the answers cached in the old one carry the old release.
+        return Serving(kept.decider, bundle, self.options.cache_texts)
 
     def _prepare(self, release: str, bundle: Path) -> Serving:
         decider = self._load(bundle, release)

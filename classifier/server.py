@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from starlette.routing import Route
 from classifier import metrics
 from classifier.client import ServingState
 from classifier.engine import Engine, EngineOptions, NotReady, Overloaded
-from classifier.errors import BaseModelError, BundleError, GoldenCheckFailed, ReleaseConflict
+from classifier.errors import BundleError, ClassifierError, ReleaseConflict
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Server:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.engine.start()
         follower = asyncio.create_task(self.follow_pointer(), name="follow-pointer")
+        follower.add_done_callback(_end_if_failed)
         yield
         follower.cancel()
         await asyncio.gather(follower, return_exceptions=True)
@@ -89,7 +91,7 @@ class Server:
         """None when it serves; else the pair, so that a bad bundle is not tried again and again."""
         try:
             await self.engine.swap(release=release, bundle=bundle, expected=None)
-        except (BundleError, BaseModelError, GoldenCheckFailed) as error:
+        except ClassifierError as error:
             self.trouble = f"{release}: {error}"
             logger.error("release %s does not serve: %s", release, error)
             return release, bundle
@@ -142,7 +144,7 @@ class Server:
             )
         except ReleaseConflict as error:
             return refuse(409, "release_conflict", str(error))
-        except (BundleError, BaseModelError, GoldenCheckFailed) as error:
+        except ClassifierError as error:
             return refuse(422, "bundle_refused", str(error))
         self.trouble = ""
         return JSONResponse(asdict(self.state()))
@@ -161,6 +163,13 @@ class Server:
 
     async def show_metrics(self, request: Request) -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _end_if_failed(follower: "asyncio.Task[None]") -> None:
+    """A server that no longer follows the pointer would serve an old release for ever: end, to be started again."""
+    if not follower.cancelled() and (error := follower.exception()):
+        logger.critical("the release pointer is no longer followed: %r", error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 async def _read_object(request: Request) -> dict[str, Any] | None:

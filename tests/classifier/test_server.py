@@ -22,6 +22,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceProces
     server = InferenceProcess(tmp_path_factory.mktemp("inference"))
     server.point_to("r0001", server.make_bundle("one", seed=1))
     server.make_bundle("two", seed=2)
+    server.make_bundle("three", seed=3)
     server.start()
     yield server
     server.stop()
@@ -113,9 +114,9 @@ def test_the_server_follows_the_pointer_without_being_asked(server: InferencePro
 
 def test_swaps_under_load_lose_no_request_and_mix_no_releases(server: InferenceProcess) -> None:
     """Promise 2: clients ask without pause while the bundle is swapped six times."""
-    bundles = {"r0001": "one"} | {f"r1{turn:03}": ("two", "one")[turn % 2] for turn in range(6)}
-    expected = {name: [decision.labels for decision in _decide_with(server, name)] for name in ("one", "two")}
-    assert expected["one"] != expected["two"]
+    bundles = {"r0001": "one"} | {f"r1{turn:03}": ("two", "three", "one")[turn % 3] for turn in range(6)}
+    expected = {name: [decision.labels for decision in _decide_with(server, name)] for name in ("one", "two", "three")}
+    assert expected["one"] != expected["two"] != expected["three"]
     done, failures, answers = threading.Event(), [], []
 
     def ask() -> None:

@@ -3,7 +3,6 @@
 import threading
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,8 @@ pytestmark = [pytest.mark.e2e]
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
     stack = start_toy_stack(tmp_path_factory.mktemp("kills"))
     yield stack
-    stack.end()
+    assert stack.interrupt() == 0
+    assert stack.left_over() == []
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,9 @@ def test_the_inference_server_killed_while_it_scores_leaves_no_text_unscored(
     assert {one["id"] for one in scored if one["prediction"]} >= ids
 
 
-def test_a_training_worker_killed_in_mid_run_is_resumed_to_one_result(stack: StackProcess, ada: httpx.Client) -> None:
+def test_a_training_worker_killed_in_mid_run_is_resumed_to_one_release(stack: StackProcess, ada: httpx.Client) -> None:
     before = len(ada.get("/api/v1/releases").json()["results"])
-    options = {"epochs": 4, "checkpoint_steps": 2, "learning_rate": 1e-5, "calibration_rows": 8}
+    options = {"epochs": 4, "checkpoint_steps": 2, "learning_rate": 1e-7}
     launched = ada.post("/api/v1/runs", json={"kind": "bert", "options": options})
     assert launched.status_code == 201, launched.text
     path = f"/api/v1/runs/{launched.json()['id']}"
@@ -122,11 +122,4 @@ def test_a_training_worker_killed_in_mid_run_is_resumed_to_one_result(stack: Sta
     ended = run()
     assert ended["state"] == "succeeded", f"{ended['error']}\n{ended['log_tail']}"
     assert ended["attempt"] == 2
-    # A toy may well be refused by a gate; then it must not have become a release either.
-    is_refused = ended["stage"] == "refused by a gate"
-    assert len(ada.get("/api/v1/releases").json()["results"]) == before + (0 if is_refused else 1)
-
-
-def test_everything_is_in_its_place_at_the_end(stack: StackProcess, tmp_path: Path) -> None:
-    assert stack.interrupt() == 0
-    assert stack.left_over() == []
+    assert len(ada.get("/api/v1/releases").json()["results"]) == before + 1

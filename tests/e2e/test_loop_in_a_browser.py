@@ -84,15 +84,13 @@ def test_once_round_the_loop(browser: Browser, stack: StackProcess, tmp_path: Pa
     ada.goto(f"{stack.url}/training/")
     ada.get_by_text("Options", exact=True).click()
     ada.fill("input[name=epochs]", "1")
-    ada.fill("input[name=calibration_rows]", "8")
+    # So small a step that every gate finds the same model: the loop is tried here, not the learning.
+    ada.fill("input[name=learning_rate]", "0.0000001")
     ada.get_by_role("button", name="Start the run").click()
     ada.wait_for_url(re.compile(r"/training/\d+/"))
     # The page follows the run by itself: nothing is reloaded here.
     expect(ada.get_by_text("Should it serve?")).to_be_visible(timeout=RUN_TIMEOUT_MS)
-    made = ada.get_by_text(re.compile(r"Release r\d+ was made of it"))
-    refused = ada.get_by_text("It was trained, but does not serve.")
-    expect(made.or_(refused)).to_be_visible()
-    release = "r0002" if made.count() else "starter-toy"
+    expect(ada.get_by_text("Release r0002 was made of it")).to_be_visible()
     ada.goto(f"{stack.url}/releases/")
-    expect(ada.locator("body")).to_contain_text(release)
-    expect(ada.locator("header").first).to_contain_text(release)
+    expect(ada.locator("body")).to_contain_text("r0002")
+    expect(ada.locator("header").first).to_contain_text("r0002")

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from classifier import api
-from classifier.bundle import BundleParts, manifest_sha256
-from training.jobs.candidate import Sets, build_candidate, golden_gate, judge
+from classifier.bundle import BundleParts, build_bundle, manifest_sha256
+from training.jobs.candidate import Sets, calibrate_parts, golden_gate, judge, keep_operating_point
 from training.jobs.config import ConfigError, read_json, write_json
 from training.jobs.gates import compare
 from training.jobs.runtime import Job, run_job
@@ -34,7 +34,9 @@ def main(job: Job) -> None:
     bundle = job.run_dir / "bundle"
     # Left by an attempt that was stopped before its report.
     shutil.rmtree(bundle, ignore_errors=True)
-    build_candidate(job, bundle, with_new_arm(job, parts), sets.calibration, job.config.options.calibration_rows)
+    parts = with_new_arm(job, parts)
+    fitted = calibrate_parts(job, parts, sets.calibration, job.config.options.calibration_rows)
+    build_bundle(bundle, replace(parts, calibration=keep_operating_point(fitted, parts.calibration)))
     job.events.stage("evaluate")
     candidate = api.load(bundle, base_models=job.config.base_models)
     golden = golden_gate(candidate)

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from classifier import api
 from classifier.base_models import find_base
 from classifier.bert import BertArm
-from classifier.bundle import BundleParts, build_bundle
+from classifier.bundle import BundleParts
 from classifier.calibrate import fit_calibration
 from classifier.hybrid import Calibration
 from classifier.llm import LlmArm
@@ -77,14 +76,12 @@ def _collect(
             scores[index][found.arm] = found
 
 
-def build_candidate(job: Job, target: Path, parts: BundleParts, rows: Sequence[Row], llm_rows: int) -> None:
-    """Calibrate and write the bundle."""
-    fitted = calibrate_parts(job, parts, rows, llm_rows)
-    # The operating point is a decision: a refit on few rows may make the thresholds more watchful, never less.
-    thresholds = {
-        name: min(value, parts.calibration.risk_thresholds[name]) for name, value in fitted.risk_thresholds.items()
-    }
-    build_bundle(target, replace(parts, calibration=replace(fitted, risk_thresholds=thresholds)))
+def keep_operating_point(fitted: Calibration, serving: Calibration) -> Calibration:
+    """Fitted, but with the serving thresholds: they stand on calibrated probabilities, so they outlast a new arm.
+
+    Fitted anew on a run's few rows they wander, and with them the balance of missed risk and false alarms.
+    """
+    return replace(fitted, risk_thresholds=serving.risk_thresholds)
 
 
 def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:

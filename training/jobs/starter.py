@@ -12,17 +12,18 @@ import shutil
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from classifier import api
-from classifier.bundle import BundleParts
+from classifier.bundle import BundleParts, build_bundle
 from classifier.errors import ClassifierError, GoldenCheckFailed
 from classifier.hybrid import POLICIES, Calibration
 from classifier.schema import load_schema
 from training.corpus.public import OPEN_SETS
 from training.corpus.rows import Row, RowError
-from training.jobs.candidate import Sets, build_candidate, judge
+from training.jobs.candidate import Sets, calibrate_parts, judge
 from training.jobs.config import ConfigError, read_json, write_json
 from training.jobs.runtime import Job
 
@@ -58,7 +59,8 @@ def build_starter(args: argparse.Namespace) -> dict[str, Any]:
     sets = Sets.read(job)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    build_candidate(job, part, parts, sets.calibration, args.calibration_rows)
+    fitted = calibrate_parts(job, parts, sets.calibration, args.calibration_rows)
+    build_bundle(part, replace(parts, calibration=fitted))
     classifier = api.load(part)
     try:
         api.check_golden_or_raise(classifier)
