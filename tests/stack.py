@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import psutil
 
+from classifier.bundle import BundleParts, build_bundle
+from classifier.calibrate import TEMPERATURES
+from classifier.schema import load_schema
 from config.embedded import free_port
 from tests.classifier.toys import TOY_BERT, TOY_LLAMA, make_bundle
 
@@ -129,9 +132,22 @@ class StackProcess:
                 self.process.kill()
 
 
+def make_toy_starter(folder: Path) -> Path:
+    """A starter that a run may follow: a random encoder alone, at the temperature where every fit on its answers ends.
+
+    So a run with a tiny step makes the same bundle again and passes every gate, and a changed one is still refused.
+    """
+    raw = make_bundle(folder, name="toy-raw", llm=False)
+    parts = BundleParts.from_bundle(raw, name="starter-toy")
+    temperature = {**parts.calibration.temperature, "bert": dict.fromkeys(load_schema().names, TEMPERATURES[1])}
+    target = folder / "starter-toy"
+    build_bundle(target, replace(parts, calibration=replace(parts.calibration, temperature=temperature)))
+    return target
+
+
 def start_toy_stack(folder: Path) -> StackProcess:
     """The whole stack on toy models: for tests of who keeps what, not of what the models say."""
-    bundle = make_bundle(folder, name="starter-toy")
+    bundle = make_toy_starter(folder)
     stack = StackProcess(folder / "var", folder / "base_models")
     stack.start(STARTER_BUNDLE=str(bundle), HEED_BERT_BASE=TOY_BERT, HEED_LLM_BASE=TOY_LLAMA, OMP_NUM_THREADS="1")
     return stack
