@@ -8,7 +8,7 @@ import pytest
 
 from training.corpus.bank import BANK_PATH, read_bank
 from training.corpus.build import build_corpus, main
-from training.corpus.public import read_public
+from training.corpus.public import SETS, read_public
 from training.corpus.rows import RowError
 
 
@@ -36,6 +36,31 @@ def test_a_negative_emotion_of_unknown_kind_becomes_a_set(tmp_path: Path) -> Non
     write_set(tmp_path, "goemotions", [{"text": "a", "mapped": {"emotion": "negative", "sentiment": "negative"}}])
     (row,) = read_public("goemotions", tmp_path)
     assert row.labels == {"emotion": "stress|sadness", "sentiment": "negative"}
+
+
+def test_a_label_that_a_forum_decided_becomes_a_prior_not_a_set(tmp_path: Path) -> None:
+    write_set(
+        tmp_path,
+        "suicidewatch_5k",
+        [{"text": "a", "mapped": {"risk": "low|medium|high"}}, {"text": "b", "mapped": {"risk": "none|low"}}],
+    )
+    first, second = read_public("suicidewatch_5k", tmp_path)
+    assert first.labels == {"risk": {"low": 0.2, "medium": 0.3, "high": 0.5}}
+    assert second.labels == {"risk": {"none": 0.75, "low": 0.25}}
+
+
+def test_only_open_sets_are_taken_unless_another_is_asked_for(tmp_path: Path) -> None:
+    for name in SETS:
+        write_set(tmp_path / "data", name, [{"text": f"a row of {name}", "mapped": {"sentiment": "neutral"}}])
+    assert main(["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]) == 0
+    written = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").open(encoding="utf-8")]
+    assert {row["source"] for row in written if row["source"] in SETS} == {
+        "goemotions",
+        "sad",
+        "cssrs_posts",
+        "cssrs_users",
+        "vader",
+    }
 
 
 def test_a_text_too_long_for_its_label_is_left_out(tmp_path: Path) -> None:

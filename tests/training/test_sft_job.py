@@ -16,7 +16,7 @@ from tests.classifier.toys import TOY_LLAMA, make_llama, make_tokenizer
 from tests.training.toyruns import GLAD, make_run_dir
 from training.corpus.rows import Label, Row
 from training.jobs import sft
-from training.jobs.label_lines import IGNORED, LineCollator, encode_line, encode_lines, line_loss, slot_width
+from training.jobs.label_lines import IGNORED, LineCollator, encode_line, encode_lines, line_loss
 from training.jobs.runtime import Job, Stopped
 
 FAST: dict[str, Any] = {
@@ -69,28 +69,33 @@ def test_a_row_without_a_single_value_is_left_out(prompt: LabelPrompt) -> None:
 
 def test_line_loss_against_a_hand_computed_value() -> None:
     # Two rows, three columns; probabilities 1/4 and 3/4 of a two-token vocabulary at each position.
-    logits = torch.tensor([[1.0, 3.0]]).log().expand(2, 3, 2)
+    hidden = torch.tensor([[1.0, 3.0]]).log().expand(2, 3, 2)
     labels = torch.tensor([[IGNORED, 1, 0], [IGNORED, IGNORED, 1]])
     weight = torch.tensor([1.0, 2.0])
-    assert slot_width(labels) == 3
     # (-log .75 - log .25) * 1 - log .75 * 2, over weights 1 + 1 + 2.
-    assert line_loss(logits, labels, weight).item() == pytest.approx(0.5623, abs=1e-4)
+    assert line_loss(hidden, torch.nn.Identity(), labels, weight).item() == pytest.approx(0.5623, abs=1e-4)
 
 
 def test_reading_the_prefix_once_gives_the_same_loss_and_gradient(prompt: LabelPrompt) -> None:
     rows = [Row("a", "hi", GLAD, "s"), Row("b", "a much longer text than that", {"risk": "low"}, "s", 2.0)]
     batch = LineCollator(prompt.eos)([line.as_dict() for line in encode_lines(rows, prompt, 64)])
-    keep = slot_width(batch["labels"])
     losses, gradients = [], []
     for read in (sft.read_after_prefix, sft.read_whole):
         model = make_llama(seed=3).train()
-        logits = read(model, prompt.prefix, batch["input_ids"], batch["attention_mask"], keep)
-        loss = line_loss(logits, batch["labels"], batch["weight"])
+        hidden = read(model, prompt.prefix, batch["input_ids"], batch["attention_mask"])
+        loss = line_loss(hidden, model.get_output_embeddings(), batch["labels"], batch["weight"])
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         gradients.append(model.model.layers[0].self_attn.k_proj.weight.grad)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_only_the_upper_layers_are_adapted(toys: Path, tmp_path: Path) -> None:
+    run_dir = make_run_dir(tmp_path, toys / "base_models", "sft", **FAST | {"lora_layers": 1, "epochs": 1})
+    sft.main(Job(run_dir))
+    names = load_file(run_dir / "part" / "adapter_model.safetensors")
+    assert names and all(".layers.1." in name for name in names)
 
 
 @pytest.fixture(scope="module")

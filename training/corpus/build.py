@@ -17,7 +17,8 @@ from pathlib import Path
 from classifier.schema import GOLDEN_STATEMENTS
 from training.corpus.bank import BANK_PATH, count_labels, read_bank
 from training.corpus.generate import Options, generate
-from training.corpus.public import OPEN_SETS, public_data_dir, read_public
+from training.corpus.held_out import read_held_out
+from training.corpus.public import SETS, public_data_dir, read_public
 from training.corpus.rows import SPLITS, Row, RowError, Split, iter_jsonl, text_key, write_rows
 
 PUBLIC_CAPS: Mapping[str, int] = {
@@ -42,7 +43,7 @@ class Corpus:
     def add(self, split: Split, row: Row) -> bool:
         """False where the text is known already or excluded."""
         key = text_key(row.text)
-        if key in self.seen:
+        if key in self.seen or (row.source != "golden" and key in read_held_out()):
             return False
         self.seen.add(key)
         self.splits[split].append(row)
@@ -63,7 +64,7 @@ def golden_rows() -> list[Row]:
 
 
 def read_keys(files: Iterable[Path]) -> set[str]:
-    """Text keys of evaluation files: their texts must not be trained on. Raises RowError."""
+    """Text keys that must not be trained on: of these evaluation files and of those known to us. Raises RowError."""
     return {text_key(str(raw.get("text", ""))) for path in files for _, raw in iter_jsonl(path)}
 
 
@@ -97,7 +98,9 @@ def add_generated(corpus: Corpus, bank: Path, options: Options, excluded: Iterab
     kept = {row.id for row in corpus.splits["train"]}
     items = [item for item in read_bank(bank) if item.row.id in kept]
     own = {text_key(item.row.text) for item in items}
-    corpus.splits["train"] += [made.row for made in generate(items, options, (corpus.seen | set(excluded)) - own)]
+    made = generate(items, options, (corpus.seen | set(excluded)) - own)
+    held_out = read_held_out()
+    corpus.splits["train"] += [item.row for item in made if text_key(item.row.text) not in held_out]
 
 
 def describe(corpus: Corpus) -> str:
@@ -114,8 +117,8 @@ def describe(corpus: Corpus) -> str:
 
 def _cap(raw: str) -> tuple[str, int]:
     name, _, count = raw.partition("=")
-    if name not in OPEN_SETS or not count.isdigit():
-        raise argparse.ArgumentTypeError(f"{raw!r}: expected SET=ROWS with a set of {', '.join(OPEN_SETS)}")
+    if name not in SETS or not count.isdigit():
+        raise argparse.ArgumentTypeError(f"{raw!r}: expected SET=ROWS with a set of {', '.join(SETS)}")
     return name, int(count)
 
 

@@ -119,6 +119,7 @@ class SftOptions(Options):
     batch_size: int = option(8, "rows per optimiser step", low=1, high=256)
     learning_rate: float = option(2e-4, "peak step size; falls along a cosine", low=1e-7, high=0.1)
     lora_rank: int = option(8, "size of the low-rank adapter", low=1, high=256)
+    lora_layers: int = option(0, "adapt only so many of the upper layers: less time a step; 0 = all", low=0, high=1000)
     max_tokens: int = option(96, "tokens of the text; longer texts keep head and tail", low=16, high=4096)
     max_rows: int = option(0, "use only so many training rows, feedback first; 0 = all", low=0, high=10_000_000)
     gradient_checkpointing: bool = option(False, "less memory, more time: for big models on a GPU")

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from classifier.llm_prompt import LabelPrompt
 from training.corpus.rows import Row, likeliest
 
 IGNORED = -100
+PAD_STEP = 8
+"""Batches come in few widths: the first pass of every new shape pays for planning its kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class LineCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask`, `labels` `[B, T]`; `weight` `[B]`."""
-        longest = max(len(row["input_ids"]) for row in rows)
+        longest = -(-max(len(row["input_ids"]) for row in rows) // PAD_STEP) * PAD_STEP
         gaps = [longest - len(row["input_ids"]) for row in rows]
         pairs = list(zip(gaps, rows, strict=True))
         return {
@@ -75,20 +77,15 @@ class LineCollator:
         }
 
 
-def slot_width(labels: Tensor) -> int:
-    """How many last columns of `[B, T]` hold every label and the position before the first, which predicts it."""
-    columns = (labels != IGNORED).any(0).nonzero()
-    return int(labels.shape[1] - columns[0].item()) + 1
-
-
-def line_loss(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+def line_loss(hidden: Tensor, head: nn.Module, labels: Tensor, weight: Tensor) -> Tensor:
     """Mean negative log-likelihood of the label tokens, each row's tokens weighted by its weight.
 
-    `logits` `[B, K, V]` are those of the last K positions; `labels` `[B, T]`, T >= K; `weight` `[B]`.
+    `hidden` `[B, T, H]` are the last hidden states, `head` turns them into logits; `labels` `[B, T]`, `weight` `[B]`.
+    The vocabulary is large and few positions hold a label: the head reads only the states before those.
     """
-    wanted = labels[:, -(logits.shape[1] - 1) :]
+    wanted = labels[:, 1:]
     known = wanted != IGNORED
-    log_p = torch.log_softmax(logits[:, :-1].float(), -1)
-    picked = log_p.gather(-1, wanted.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    share = known * weight.unsqueeze(-1)
+    log_p = torch.log_softmax(head(hidden[:, :-1][known]).float(), -1)
+    picked = log_p.gather(-1, wanted[known].unsqueeze(-1)).squeeze(-1)
+    share = weight.unsqueeze(-1).expand_as(wanted)[known]
     return -(picked * share).sum() / share.sum().clamp(min=1e-9)
