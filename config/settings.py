@@ -195,8 +195,10 @@ CASE_LEASE_S = env_int("CASE_LEASE_S", 900, low=10, high=86_400)
 RUNS_DIR = VAR_DIR / "runs"
 SNAPSHOTS_DIR = VAR_DIR / "snapshots"
 RELEASES_DIR = VAR_DIR / "releases"
-STARTER_BUNDLE = env_path("STARTER_BUNDLE", BASE_DIR / "releases" / "starter-1")
+STARTER_BUNDLE = env_path("STARTER_BUNDLE", BASE_DIR / "releases" / "starter-2")
 BASE_MODELS_DIR = env_path("HEED_BASE_MODELS", VAR_DIR / "base_models")
+# A functional suite (JSONL) that rule drafts are tried out on where nobody uploads another.
+SUITE_FILE = env_path("HEED_SUITE_FILE", Path()) if env_str("HEED_SUITE_FILE", "") else None
 RUN_LEASE_S = env_int("RUN_LEASE_S", 60, low=5, high=3600)
 RUN_CANCEL_GRACE_S = env_int("RUN_CANCEL_GRACE_S", 30, low=1, high=3600)
 
@@ -221,6 +223,7 @@ CELERY_BEAT_SCHEDULE = {
     "converge-inference": {"task": "training.tasks.converge_inference_task", "schedule": 10.0},
     "requeue-lost-runs": {"task": "training.tasks.requeue_lost_runs_task", "schedule": 20.0},
     "tick-cases": {"task": "feedback.tasks.tick_cases_task", "schedule": 30.0},
+    "settle-rule-drafts": {"task": "feedback.tasks.settle_rule_drafts_task", "schedule": 10.0},
 }
 
 LOGGING = {

@@ -17,7 +17,18 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 
 from feedback import ml
 from feedback.errors import show_errors
-from feedback.models import Annotation, ApiKey, Document, IntakeBatch, Invitation, Person, RiskCase, Role
+from feedback.models import (
+    Annotation,
+    ApiKey,
+    Document,
+    IntakeBatch,
+    Invitation,
+    Person,
+    RiskCase,
+    Role,
+    RuleChange,
+    RuleDraft,
+)
 
 ANONYMOUS = "anonymous"
 """Open to everybody."""
@@ -33,6 +44,7 @@ PERMISSIONS: Mapping[str, frozenset[str]] = {
     "exchange_feedback": frozenset({Role.ADMIN}),
     "moderate": frozenset({Role.MODERATOR, Role.ADMIN}),
     "train": frozenset({Role.ADMIN}),
+    "edit_rules": frozenset({Role.ADMIN}),
     "manage_people": frozenset({Role.ADMIN}),
 }
 
@@ -67,6 +79,20 @@ ROUTES: Mapping[str, str | Mapping[str, str]] = {
     "cancel-run": "train",
     "releases": "train",
     "roll-back": "train",
+    "ablation": "train",
+    "ablation-json": "train",
+    "rules": "edit_rules",
+    "rule-draft": "edit_rules",
+    "add-rule": "edit_rules",
+    "edit-rule": "edit_rules",
+    "remove-rule": "edit_rules",
+    "rule-file": "edit_rules",
+    "try-rules": "edit_rules",
+    "rule-tryout": "edit_rules",
+    "rule-changes": "edit_rules",
+    "reveal-rule-change": "edit_rules",
+    "publish-rules": "edit_rules",
+    "discard-rules": "edit_rules",
     "people": "manage_people",
     "set-person-active": "manage_people",
     "set-person-roles": "manage_people",
@@ -212,9 +238,28 @@ def run_write(person: Person, pk: int) -> ml.TrainingRun:
     return run_read(person, pk)
 
 
-def release_write(person: Person, pk: int) -> ml.Release:
+def release_read(person: Person, pk: int) -> ml.Release:
     check(person, "train")
     return _get(ml.list_releases(), pk)
+
+
+def release_write(person: Person, pk: int) -> ml.Release:
+    return release_read(person, pk)
+
+
+def draft_read(person: Person, pk: int) -> RuleDraft:
+    check(person, "edit_rules")
+    return _get(RuleDraft.objects.select_related("author", "base", "run", "submitted_by"), pk)
+
+
+def draft_write(person: Person, pk: int) -> RuleDraft:
+    """Every admin may go on with a draft; a save names the version it saw."""
+    return draft_read(person, pk)
+
+
+def change_read(person: Person, pk: int) -> RuleChange:
+    check(person, "edit_rules")
+    return _get(RuleChange.objects.select_related("document", "tryout"), pk)
 
 
 def person_write(person: Person, pk: int) -> Person:

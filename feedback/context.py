@@ -36,7 +36,10 @@ PLACES = (
     Place("intake", "Add texts", "intake", "add_documents", ("batch",)),
     Place("feedback", "Feedback", "feedback", "exchange_feedback"),
     Place("training", "Training", "training", "train", ("run",)),
-    Place("releases", "Releases", "releases", "train", ("roll-back",)),
+    Place("releases", "Releases", "releases", "train", ("roll-back", "ablation")),
+    Place(
+        "rules", "Rules", "rules", "edit_rules", ("rule-draft", "add-rule", "edit-rule", "rule-file", "rule-changes")
+    ),
     Place("people", "People", "people", "manage_people"),
 )
 MORE = (

@@ -65,6 +65,13 @@ class UndoRefused(FeedbackError):
     code = "undo_refused"
 
 
+class DraftConflict(FeedbackError):
+    """The draft is no longer as this person saw it, or no longer open. Nothing was written."""
+
+    status = 409
+    code = "draft_conflict"
+
+
 class InvitationClosed(FeedbackError):
     """The invitation has been used, has run out, or never was."""
 
@@ -86,6 +93,7 @@ FOREIGN: tuple[tuple[type[Exception], int, str], ...] = (
     (ml.InferenceUnavailable, 503, "inference_unavailable"),
     (ml.SchemaError, 400, "unknown_label"),
     (ml.ConfigError, 400, "invalid_option"),
+    (ml.RuleError, 400, "invalid_rules"),
     (ml.RowError, 400, "invalid_row"),
     (ml.ReleaseConflict, 409, "release_conflict"),
     (ml.TrainingError, 409, "training_refused"),

@@ -7,10 +7,16 @@ from functools import lru_cache
 from django.conf import settings
 
 from classifier.client import InferenceClient, InferenceUnavailable
-from classifier.errors import SchemaError
+from classifier.errors import BundleError, RuleError, SchemaError
+from classifier.rule_changes import Blend, Change, compare
+from classifier.rules.drafts import FILE_NAME, Problem, check_texts, read_texts
+from classifier.rules.engine import TRIAL, RuleSet
+from classifier.rules.patterns import Rule
+from classifier.rules.precision import EARNED_LOW, Precision, estimate_precision
 from classifier.schema import GOLDEN_STATEMENTS, Dimension, Schema, load_schema
-from classifier.types import Decision
+from classifier.types import ArmScores, Decision
 from training.api import (
+    BundleGone,
     ConfigError,
     DatasetSnapshot,
     FeedbackRecord,
@@ -22,13 +28,23 @@ from training.api import (
     TrainingError,
     TrainingRun,
     cancel_run,
+    draw_ablation,
     ensure_starter_release,
     freeze_snapshot,
     get_release,
     get_run,
+    have_same_arms,
+    keep_rules,
+    list_ablation_tables,
+    list_fingerprints,
     list_releases,
     list_runs,
     list_snapshots,
+    load_rules,
+    meets,
+    read_blend,
+    read_rule_texts,
+    read_suite,
     roll_back,
     run_options,
     serving_release,
@@ -36,7 +52,15 @@ from training.api import (
 )
 
 __all__ = [
+    "EARNED_LOW",
+    "FILE_NAME",
     "GOLDEN_STATEMENTS",
+    "TRIAL",
+    "ArmScores",
+    "Blend",
+    "BundleError",
+    "BundleGone",
+    "Change",
     "ConfigError",
     "DatasetSnapshot",
     "Decision",
@@ -46,24 +70,43 @@ __all__ = [
     "InferenceUnavailable",
     "ModelVersion",
     "OptionSpec",
+    "Precision",
+    "Problem",
     "Release",
     "ReleaseConflict",
     "RowError",
+    "Rule",
+    "RuleError",
+    "RuleSet",
     "Schema",
     "SchemaError",
     "TrainingError",
     "TrainingRun",
     "cancel_run",
+    "check_texts",
+    "compare",
     "decide",
+    "draw_ablation",
     "ensure_starter_release",
+    "estimate_precision",
     "freeze_snapshot",
     "get_release",
     "get_run",
+    "have_same_arms",
     "inference_status",
+    "keep_rules",
+    "list_ablation_tables",
+    "list_fingerprints",
     "list_releases",
     "list_runs",
     "list_snapshots",
+    "load_rules",
     "load_schema",
+    "meets",
+    "read_blend",
+    "read_rule_texts",
+    "read_suite",
+    "read_texts",
     "roll_back",
     "run_options",
     "serving_release",

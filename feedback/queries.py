@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import connection
 from django.db.models import Count, F, Lookup, Max, Q, QuerySet, TextField
 from django.utils import timezone
 
+from feedback import ml
 from feedback.errors import InvalidInput
 from feedback.models import (
     Annotation,
@@ -20,6 +23,9 @@ from feedback.models import (
     Person,
     Prediction,
     RiskCase,
+    RuleChange,
+    RuleDraft,
+    RuleTryout,
 )
 from feedback.models.labels import SCHEMA
 from feedback.services.annotation import UNDO_DEPTH, UNDOABLE
@@ -230,3 +236,116 @@ def list_invitations() -> QuerySet[Invitation]:
 
 def list_audit_events() -> QuerySet[AuditEvent]:
     return AuditEvent.objects.select_related("actor").order_by("-pk")
+
+
+RULE_VERDICTS = """
+SELECT rule, release_id, scopes, emotion, sentiment, stress, risk, COUNT(*)
+FROM (
+    SELECT item->>'rule' AS rule, prediction.release_id, annotation.emotion, annotation.sentiment, annotation.stress,
+        annotation.risk, ARRAY_AGG(DISTINCT item->>'scope') AS scopes
+    FROM feedback_annotation annotation
+    JOIN feedback_prediction prediction ON prediction.id = annotation.prediction_id
+    CROSS JOIN LATERAL jsonb_array_elements(prediction.evidence) item
+    WHERE annotation.undone_at IS NULL AND annotation.verdict = ANY(%s)
+    GROUP BY annotation.id, rule, prediction.release_id
+) hits
+GROUP BY rule, release_id, scopes, emotion, sentiment, stress, risk
+"""
+"""Annotations of texts in which a rule was seen, each counted once for a rule, summed up by what they say."""
+
+RECENT_HITS = """
+SELECT item->>'rule', COUNT(DISTINCT prediction.id)
+FROM (SELECT id, evidence FROM feedback_prediction ORDER BY id DESC LIMIT %s) prediction
+CROSS JOIN LATERAL jsonb_array_elements(prediction.evidence) item
+GROUP BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleVerdicts:
+    """So many annotations that say the same of a text in which a rule was seen in these scopes."""
+
+    rule: str
+    release_id: int
+    scopes: Sequence[str]
+    labels: Mapping[str, str]
+    count: int
+
+
+def measure_rules(rules: ml.RuleSet) -> dict[str, ml.Precision]:
+    """Rule id -> precision over the annotated hits of that very form of the rule, whichever release saw them."""
+    by_id = {rule.id: rule for rule in rules.rules}
+    verdicts = _rule_verdicts()
+    releases = ml.list_releases().filter(pk__in={row.release_id for row in verdicts})
+    forms = {release.pk: ml.list_fingerprints(release) for release in releases}
+    hits, confirmed = Counter[str](), Counter[str]()
+    for row in verdicts:
+        rule = by_id.get(row.rule)
+        if rule is None or forms[row.release_id].get(rule.id) != rule.fingerprint:
+            continue
+        was_right = judge_hit(rule, row, rules.scopes.clearing)
+        if was_right is not None:
+            hits[rule.id] += row.count
+            confirmed[rule.id] += row.count * was_right
+    return {rule: ml.estimate_precision(confirmed[rule], count) for rule, count in hits.items()}
+
+
+def judge_hit(rule: ml.Rule, row: RuleVerdicts, clearing: frozenset[str]) -> bool | None:
+    """Whether people confirm what a rule says; None where the rule or the people say nothing.
+
+    A block rule claims its floor, an allow rule its labels, a hint that the risk is medium or more.
+    """
+    if rule.kind == "allow":
+        return _judge_allow(rule, row)
+    if rule.kind == "block" and all(scope in clearing and scope not in rule.ignores for scope in row.scopes):
+        return None
+    if "risk" not in row.labels:
+        return None
+    return SCHEMA.is_at_least("risk", row.labels["risk"], rule.floor or "medium")
+
+
+def _judge_allow(rule: ml.Rule, row: RuleVerdicts) -> bool | None:
+    known = {name: value for name, value in row.labels.items() if name in rule.labels}
+    if known:
+        return all(rule.labels[name] == value for name, value in known.items())
+    # "Incorrect" without more: the labels were the rule's own where it had force.
+    return None if ml.TRIAL in row.scopes else False
+
+
+LABEL_COLUMNS = ("emotion", "sentiment", "stress", "risk")
+"""In the order of RULE_VERDICTS."""
+
+
+def _rule_verdicts() -> list[RuleVerdicts]:
+    with connection.cursor() as cursor:
+        cursor.execute(RULE_VERDICTS, [[str(verdict) for verdict in Annotation.ANSWERS]])
+        rows = cursor.fetchall()
+    return [
+        RuleVerdicts(rule, release_id, scopes, _known_labels(labels), count)
+        for rule, release_id, scopes, *labels, count in rows
+    ]
+
+
+def _known_labels(values: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, value in zip(LABEL_COLUMNS, values, strict=True) if value}
+
+
+def recent_hits(predictions: int = 10_000) -> dict[str, int]:
+    """Rule id -> in how many of the newest predictions it was seen."""
+    with connection.cursor() as cursor:
+        cursor.execute(RECENT_HITS, [predictions])
+        return dict(cursor.fetchall())
+
+
+def list_drafts() -> QuerySet[RuleDraft]:
+    """Without the files, which are long."""
+    return RuleDraft.objects.select_related("author", "base", "run").defer("files").order_by("-pk")
+
+
+def newest_tryout(draft: RuleDraft) -> RuleTryout | None:
+    return draft.tryouts.defer("suite").order_by("-pk").first()
+
+
+def list_changes(tryout: RuleTryout, kind: str = "") -> QuerySet[RuleChange]:
+    changes = tryout.changes.select_related("document")
+    return changes.filter(kinds__contains=[kind]) if kind else changes

@@ -60,6 +60,34 @@ def _score(ids: list[int]) -> None:
         logger.warning("documents wait to be scored: %s", error)
 
 
+def try_rules_on_commit(tryout_id: int) -> None:
+    """Run this try-out soon after the transaction commits."""
+    transaction.on_commit(partial(_enqueue_tryout, tryout_id))
+
+
+def _enqueue_tryout(tryout_id: int) -> None:
+    try:
+        try_rules_task.delay(tryout_id)
+    except OperationalError:
+        # No row waits for ever: a try-out that nobody takes counts as lost after a while, and may be started again.
+        logger.warning("the broker does not answer; try-out %d waits", tryout_id)
+
+
+@shared_task
+def try_rules_task(tryout_id: int) -> None:
+    # Here and not above: the service enqueues what runs here.
+    from feedback.services import rule_tryouts
+
+    rule_tryouts.run_tryout(tryout_id)
+
+
+@shared_task
+def settle_rule_drafts_task() -> None:
+    from feedback.services import rule_drafts
+
+    rule_drafts.settle_drafts()
+
+
 @shared_task
 def tick_cases_task() -> None:
     moderation.tick()

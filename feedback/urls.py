@@ -2,7 +2,22 @@
 
 from django.urls import URLPattern, path
 
-from feedback.views import annotate, api_keys, cases, documents, exchange, home, intake, people, releases, training
+from feedback.views import (
+    ablation,
+    annotate,
+    api_keys,
+    cases,
+    documents,
+    exchange,
+    home,
+    intake,
+    people,
+    releases,
+    rule_drafts,
+    rule_tryouts,
+    rules,
+    training,
+)
 
 urlpatterns: list[URLPattern] = [
     path("", home.home, name="home"),
@@ -34,6 +49,20 @@ urlpatterns: list[URLPattern] = [
     path("training/<int:pk>/cancel/", training.cancel_run, name="cancel-run"),
     path("releases/", releases.releases, name="releases"),
     path("releases/<int:pk>/roll-back/", releases.roll_back, name="roll-back"),
+    path("releases/<int:pk>/ablation/", ablation.ablation, name="ablation"),
+    path("releases/<int:pk>/ablation.json", ablation.ablation_json, name="ablation-json"),
+    path("rules/", rules.rules, name="rules"),
+    path("rules/drafts/<int:pk>/", rule_drafts.draft, name="rule-draft"),
+    path("rules/drafts/<int:pk>/rules/", rule_drafts.add_rule, name="add-rule"),
+    path("rules/drafts/<int:pk>/rules/<str:rule>/", rule_drafts.edit_rule, name="edit-rule"),
+    path("rules/drafts/<int:pk>/rules/<str:rule>/remove/", rule_drafts.remove_rule, name="remove-rule"),
+    path("rules/drafts/<int:pk>/files/<str:name>/", rule_drafts.rule_file, name="rule-file"),
+    path("rules/drafts/<int:pk>/publish/", rule_drafts.publish_rules, name="publish-rules"),
+    path("rules/drafts/<int:pk>/discard/", rule_drafts.discard_rules, name="discard-rules"),
+    path("rules/drafts/<int:pk>/try/", rule_tryouts.try_rules, name="try-rules"),
+    path("rules/drafts/<int:pk>/tryout/", rule_tryouts.tryout, name="rule-tryout"),
+    path("rules/drafts/<int:pk>/changes/", rule_tryouts.changes, name="rule-changes"),
+    path("rules/changes/<int:pk>/text/", rule_tryouts.reveal_change, name="reveal-rule-change"),
     path("people/", people.people, name="people"),
     path("people/<int:pk>/active/", people.set_person_active, name="set-person-active"),
     path("people/<int:pk>/roles/", people.set_person_roles, name="set-person-roles"),

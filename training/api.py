@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import transaction
@@ -14,12 +14,28 @@ from training import registry
 from training.corpus.compile import FeedbackRecord
 from training.corpus.rows import RowError
 from training.corpus.snapshot import SnapshotOptions, freeze, parse_snapshot_options
-from training.errors import NoServingRelease, NothingToRestore, RunEnded, TrainingError
-from training.jobs.config import ConfigError, OptionSpec, option_specs, parse_options
+from training.errors import BundleGone, NoServingRelease, NothingToRestore, RunEnded, TrainingError
+from training.evaluation import evaluate_release
+from training.jobs.config import ConfigError, OptionSpec, RulesOptions, option_specs, parse_options
 from training.models import DatasetSnapshot, ModelVersion, Release, TrainingRun, serving_release
 from training.queue import enqueue_run
+from training.rule_files import (
+    have_same_arms,
+    keep_rules,
+    kept_rules,
+    list_fingerprints,
+    load_rules,
+    read_blend,
+    read_rule_texts,
+)
+
+if TYPE_CHECKING:
+    from training.jobs.ablation_text import Table
+    from training.jobs.suite import Case
+    from training.plots import Plot
 
 __all__ = [
+    "BundleGone",
     "ConfigError",
     "DatasetSnapshot",
     "FeedbackRecord",
@@ -35,13 +51,24 @@ __all__ = [
     "TrainingError",
     "TrainingRun",
     "cancel_run",
+    "draw_ablation",
     "ensure_starter_release",
+    "evaluate_release",
     "freeze_snapshot",
     "get_release",
     "get_run",
+    "have_same_arms",
+    "keep_rules",
+    "list_ablation_tables",
+    "list_fingerprints",
     "list_releases",
     "list_runs",
     "list_snapshots",
+    "load_rules",
+    "meets",
+    "read_blend",
+    "read_rule_texts",
+    "read_suite",
     "roll_back",
     "run_options",
     "serving_release",
@@ -85,7 +112,9 @@ def start_run(
 ) -> TrainingRun:
     """Queue a run. Raises ConfigError naming the option, or NoServingRelease."""
     given = {name: value for name, value in options.items() if value not in ("", None)}
-    parse_options(kind, given)
+    parsed = parse_options(kind, given)
+    if isinstance(parsed, RulesOptions) and kept_rules(parsed.rules_version) is None:
+        raise ConfigError("rules_version names no rules that wait for a run: publish a draft, which starts one")
     if serving_release() is None:
         raise NoServingRelease("load the starter release first: manage.py load_starter")
     with transaction.atomic():
@@ -148,3 +177,33 @@ def roll_back(release_id: int, *, by_id: int | None, reason: str) -> Release:
 def ensure_starter_release(bundle: Path | None = None) -> Release:
     """The starter release, made once from the shipped bundle. Raises BundleError."""
     return registry.ensure_starter_release(bundle or Path(settings.STARTER_BUNDLE))
+
+
+def read_suite(path: Path) -> "list[Case]":
+    """The cases of a functional suite. Raises RowError naming file, line and field."""
+    # Here and not above, as below: numpy is nothing that most pages need.
+    from training.jobs import suite
+
+    return suite.read_suite(path)
+
+
+def meets(case: "Case", labels: Mapping[str, str]) -> bool:
+    """Whether an answer meets what the case asserts."""
+    from training.jobs import suite
+
+    return suite.passes(case, labels)
+
+
+def list_ablation_tables(report: Mapping[str, Any]) -> "list[Table]":
+    """The figures of a report that `training.jobs.ablation` made."""
+    from training.jobs import ablation_text
+
+    return ablation_text.list_tables(report)
+
+
+def draw_ablation(report: Mapping[str, Any]) -> "list[Plot]":
+    """The same as plots, where there is something to draw."""
+    # Here and not above: matplotlib takes half a second, and most pages have no plot.
+    from training import plots
+
+    return plots.draw_ablation(report)

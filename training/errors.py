@@ -13,6 +13,10 @@ class NothingToRestore(TrainingError):
     """The release to go back to serves already, or its bundle is gone."""
 
 
+class BundleGone(TrainingError):
+    """The files of a release or of a rules version are not on this machine's disk."""
+
+
 class NoServingRelease(TrainingError):
     """A run needs a release to go on from and to be measured against."""
 

@@ -26,6 +26,7 @@ class TrainingRun(models.Model):
     class Kind(models.TextChoices):
         BERT = "bert", "BERT arm"
         SFT = "sft", "LLM arm (SFT)"
+        RULES = "rules", "Rules"
 
     class State(models.TextChoices):
         QUEUED = "queued"
@@ -67,11 +68,12 @@ class TrainingRun(models.Model):
 
 
 class ModelVersion(models.Model):
-    """The weights of one arm that a run made."""
+    """The weights of one arm that a run made, or the rules."""
 
     class Arm(models.TextChoices):
         BERT = "bert", "BERT"
         LLM = "llm", "LLM"
+        RULES = "rules", "rules"
 
     arm = models.CharField(max_length=8, choices=Arm.choices)
     run = models.OneToOneField(TrainingRun, null=True, on_delete=models.PROTECT, related_name="version")

@@ -23,12 +23,13 @@ from django.utils import timezone
 
 from classifier.errors import ClassifierError, ReleaseConflict
 from training import registry
-from training.errors import RunFailed
+from training.errors import BundleGone, RunFailed
 from training.jobs.config import ConfigError, JobConfig, parse_options, read_json
 from training.jobs.runtime import EXIT_STOPPED
 from training.models import Release, TrainingRun, serving_release
 from training.process import JobProcess
 from training.progress import Progress
+from training.rule_files import copy_kept_rules
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def end_by(lease: Lease, supervision: "Supervision") -> None:
         # Stopped from outside after a checkpoint is no failure: it does not count as an attempt.
         waiting = {"state": State.QUEUED, "stage": "queued", "attempt": F("attempt") - 1}
         lease.update(lease_token=None, lease_expires_at=None, **waiting)
-    except (RunFailed, ConfigError, ClassifierError) as error:
+    except (RunFailed, BundleGone, ConfigError, ClassifierError) as error:
         lease.end(State.FAILED, error=str(error), log_tail=supervision.log_tail())
     except LeaseLost:
         raise
@@ -152,6 +153,8 @@ class Supervision:
         """Fill the run dir once; a resumed attempt finds it as it was. Returns the release it is measured against."""
         if not (self.run_dir / "config.json").is_file():
             self._copy_data()
+            if self.run.kind == TrainingRun.Kind.RULES:
+                copy_kept_rules(self.run.config["options"]["rules_version"], self.run_dir / "rules")
             return self._write_config()
         return Release.objects.get(pk=self.run.config["baseline_release"])
 
@@ -244,7 +247,7 @@ class Supervision:
         made = read_json(self.run_dir / "manifest.json")
         report = read_json(self.run_dir / "report.json")
         metrics = {**self.progress.metrics, **{key: report[key] for key in ("candidate", "baseline", "gates")}}
-        version = registry.register_version(self.run, made, metrics)
+        version = registry.register_version(self.run, made, {**metrics, "ablation": report.get("ablation")})
         refusal = explain_gates(report)
         if self.run.publishes and not refusal:
             publication = registry.Publication(
@@ -252,6 +255,7 @@ class Supervision:
                 kind=Release.Kind.TRAINING,
                 version=version,
                 report=report,
+                reason=str(self.run.config["options"].get("reason", ""))[:200],
                 by_id=self.run.created_by_id,
             )
             already = Release.objects.filter(version=version, kind=Release.Kind.TRAINING).first()

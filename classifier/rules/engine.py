@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from classifier.errors import RuleError
 from classifier.rules.normalise import Normalised, Normaliser, Spelling
-from classifier.rules.patterns import PatternIndex, Rule, parse_rules, read_tables
+from classifier.rules.patterns import MAX_JUDGED_HITS, PatternIndex, Rule, parse_rules, read_tables
 from classifier.rules.scope import IDIOM, PLAIN, PSEUDO, ScopeLayer, Scopes, find_next_word, parse_scopes
 from classifier.schema import load_schema
 from classifier.types import Evidence, Labels
 
 DATA_DIR = Path(__file__).with_name("data")
 VERSION_DIGITS = 12
-# Beyond so many block hits the scope is no longer judged and a hit counts as plain: too long to clear is not cleared.
-MAX_JUDGED_HITS = 2000
 MAX_EVIDENCE = 100
+TRIAL = "trial"
+"""Scope of an allow rule that has not earned its force yet: its hit is shown and counted, and decides nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class RuleSet:
         self.rules = parse_rules(tables)
         self.scopes: Scopes = parse_scopes(tables)
         self._normaliser = Normaliser(parse_spelling(tables))
-        active = tuple(rule for rule in self.rules if rule.is_active)
-        self._index = PatternIndex(active, self._normaliser)
+        self._index = PatternIndex(tuple(rule for rule in self.rules if not rule.disabled), self._normaliser)
+        self._on_trial = frozenset(rule for rule in self.rules if not rule.is_active)
         self._scope_layer = ScopeLayer(self.scopes, self._normaliser)
         risk, emotion = load_schema()["risk"], load_schema()["emotion"]
         self._severity = {
@@ -80,8 +80,9 @@ class RuleSet:
         strongest = max(floors, key=lambda rule: self._severity[rule.id], default=None)
         # An allow rule speaks only when nothing else does: a hint is doubt enough.
         against = [item for item in judged if item.rule.kind != "allow"]
-        allowed = [] if against else judged[:1]
-        evidence = collect_evidence(normalised, against or allowed)
+        allowed = [] if against else [item for item in judged if item.scope != TRIAL][:1]
+        trials = [item for item in judged if item.scope == TRIAL]
+        evidence = collect_evidence(normalised, against or allowed + trials)
         return RuleVerdict(
             evidence=evidence,
             risk_floor=strongest.floor if strongest else None,
@@ -92,7 +93,7 @@ class RuleSet:
     def check_examples(self) -> Iterator[ExampleFailure]:
         """Try every rule on its own examples and every trigger on its own: a draft that fails must not be saved."""
         for rule in self.rules:
-            if rule.is_active:
+            if not rule.disabled:
                 yield from self._check_rule(rule)
         for trigger in self.scopes.triggers:
             verdict = self.apply(trigger.example)
@@ -110,11 +111,13 @@ class RuleSet:
             verdict = self.apply(example)
             fired = any(item.rule == rule.id for item in verdict.evidence)
             held = rule.floor is None or self._reaches(verdict.risk_floor, rule.floor)
-            if not fired or not held or (rule.kind == "allow" and verdict.forced != rule.labels):
+            has_force = rule.kind == "allow" and rule not in self._on_trial
+            if not fired or not held or (has_force and verdict.forced != rule.labels):
                 yield ExampleFailure(rule.file, rule.id, f"example {number} does not fire")
         for number, example in enumerate(rule.counterexamples, 1):
             verdict = self.apply(example)
-            if verdict.risk_floor is not None or (rule.kind == "allow" and verdict.forced is not None):
+            fired = any(item.rule == rule.id for item in verdict.evidence)
+            if verdict.risk_floor is not None or (rule.kind == "allow" and (fired or verdict.forced is not None)):
                 yield ExampleFailure(rule.file, rule.id, f"counterexample {number} fires")
 
     @staticmethod
@@ -127,7 +130,8 @@ class RuleSet:
         for rule, start, end in hits:
             if rule.kind == "allow":
                 if is_allowed(rule, text):
-                    yield Judged(rule, start, end, PLAIN, sets_floor=False)
+                    scope = TRIAL if rule in self._on_trial else PLAIN
+                    yield Judged(rule, start, end, scope, sets_floor=False)
                 continue
             judged_hits += 1
             scope = self._judge_scope(text, rule, start, end) if judged_hits <= MAX_JUDGED_HITS else PLAIN

@@ -144,17 +144,17 @@ class Normaliser:
         """`k i l l` -> `kill`, also where no gap shows the end of the word; only for known words."""
         for match in SPACED.finditer(text):
             places = [place for place in range(match.start(), match.end()) if text[place] not in " ._*-"]
-            letters = "".join(text[place] for place in places)
+            shapes = "".join(text[place] for place in places).translate(LEET_CLASS)
             index = 0
-            while index < len(letters):
-                word = self._longest_word(letters, index)
+            while index < len(shapes):
+                word = self._longest_word(shapes, index)
                 if word:
                     yield places[index], places[index + len(word) - 1] + 1, word
                 index += len(word) or 1
 
-    def _longest_word(self, letters: str, index: int) -> str:
-        for length in range(min(self._longest, len(letters) - index), SHORTEST_WORD - 1, -1):
-            word = self._by_shape.get(letters[index : index + length].translate(LEET_CLASS))
+    def _longest_word(self, shapes: str, index: int) -> str:
+        for length in range(min(self._longest, len(shapes) - index), SHORTEST_WORD - 1, -1):
+            word = self._by_shape.get(shapes[index : index + length])
             if word:
                 return word
         return ""

@@ -1,9 +1,12 @@
 """Rules as data: reading them from TOML, refusing what is malformed, and finding their hits in a normalised text."""
 
+import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,27 +14,34 @@ import re2
 from ahocorasick_rs import AhoCorasick, MatchKind
 
 from classifier.errors import RuleError, SchemaError
+from classifier.rules.precision import Precision, estimate_precision
 from classifier.schema import load_schema
 
 Kind = Literal["block", "allow", "hint"]
 Hit = tuple["Rule", int, int]
 """A rule and the span it matched, in the normalised text."""
 
-PRIOR_HITS, PRIOR_CONFIRMED = 2.0, 1.0
-EARNED_PRECISION = 0.95
 DEFAULT_MAX_WORDS = 12
+# Beyond so many hits a text is no longer judged hit by hit: what is too long to clear is not cleared. It also bounds
+# the work of an expression that scans far ahead from each of its matches.
+MAX_JUDGED_HITS = 2000
+FINGERPRINT_DIGITS = 12
 MACRO = re.compile(r"\{([a-z_]+)\}")
 MACRO_DEPTH = 5
 SAFE_RISKS = ("none", "low")
-TOP_LEVEL: dict[str, type] = {"macros": dict, "rule": list, "scope": dict, "spelling": dict, "distress": list}
+TOP_LEVEL: dict[str, type] = {
+    **dict.fromkeys(("macros", "scope", "spelling", "earned"), dict),
+    **dict.fromkeys(("rule", "distress"), list),
+}
 LISTS = ("literals", "expressions", "unless", "idiom_next", "ignores", "examples", "counterexamples")
 FIELD_TYPES: dict[str, type] = {
     **dict.fromkeys(("id", "kind", "floor", "emotion", "rationale"), str),
     **dict.fromkeys(LISTS, list),
-    **dict.fromkeys(("max_words", "hits", "confirmed"), int),
+    **dict.fromkeys(("builtin", "disabled"), bool),
+    "max_words": int,
     "labels": dict,
-    "builtin": bool,
 }
+EARNED_FIELDS = {"hits": int, "confirmed": int, "of": str}
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: hits are looked up by rule
@@ -58,20 +68,28 @@ class Rule:
     """block: scopes that do not clear this rule, for instance `past` for an attempt."""
     examples: tuple[str, ...] = ()
     counterexamples: tuple[str, ...] = ()
-    hits: int = 0
-    confirmed: int = 0
     builtin: bool = False
+    disabled: bool = False
     rationale: str = ""
+    hits: int = 0
+    """Annotated hits, from the `[earned]` table; 0 where that counted another form of this rule."""
+    confirmed: int = 0
 
     @property
-    def precision(self) -> float:
-        """Mean of the Beta posterior over annotated hits, from a uniform prior."""
-        return (self.confirmed + PRIOR_CONFIRMED) / (self.hits + PRIOR_HITS)
+    def precision(self) -> Precision:
+        return estimate_precision(self.confirmed, self.hits)
 
     @property
     def is_active(self) -> bool:
-        """A block or hint rule always is; an allow rule must have earned it or be vouched for in writing."""
-        return self.kind != "allow" or self.builtin or self.precision >= EARNED_PRECISION
+        """Whether its hits have force. An allow rule must have earned it or be vouched for in writing."""
+        return not self.disabled and (self.kind != "allow" or self.builtin or self.precision.is_earned)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what it matches and does: counts of a rule hold for this form of it alone."""
+        parts = (self.kind, self.literals, self.expressions, self.floor, self.emotion, sorted(self.labels.items()))
+        rest = (self.max_words, self.unless, self.idiom_next, self.ignores)
+        return hashlib.sha256(json.dumps([*parts, *rest]).encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 class PatternIndex:
@@ -89,7 +107,13 @@ class PatternIndex:
                 self._set.Add(expression)
         # Overlapping, not leftmost-longest: a long harmless literal must never swallow a short dangerous one.
         self._automaton = AhoCorasick([text for text, _ in self._literals], MatchKind.Standard)
-        self._set.Compile()
+        try:
+            self._set.Compile()
+        except re2.error as error:
+            raise RuleError(
+                f"the {len(self._expressions)} expressions together are too large for RE2: use fewer nested counts "
+                "like (?:a{0,20} ){0,20}, or list phrases as literals."
+            ) from error
 
     def find(self, text: str) -> Iterator[Hit]:
         """Every hit, some twice. A line break is read as a space and, in a second look, as the end of a sentence: so
@@ -105,15 +129,29 @@ class PatternIndex:
                 continue
             if rule.kind != "allow" or (start, end) == trim(flat, 0, len(flat)):
                 yield rule, start, end
-        for index in sorted(self._set.Match(flat) or ()):
+        data = flat.encode()
+        for index in sorted(self._set.Match(data) or ()):
             expression, rule = self._expressions[index]
             if rule.kind == "allow":
                 start, end = trim(flat, 0, len(flat))
                 if expression.fullmatch(flat[start:end]):
                     yield rule, start, end
                 continue
-            for match in expression.finditer(flat):
-                yield rule, *trim(flat, match.start(), match.end())
+            for start, end in islice(find_spans(expression, data, flat.isascii()), MAX_JUDGED_HITS + 1):
+                yield rule, *trim(flat, start, end)
+
+
+def find_spans(expression: Any, data: bytes, is_ascii: bool) -> Iterator[tuple[int, int]]:
+    """The matches in UTF-8 as spans of characters. RE2 works on bytes; its own way back costs more than the search."""
+    place = characters = 0
+    for match in expression.finditer(data):
+        start, end = match.span()
+        if is_ascii:
+            yield start, end
+            continue
+        first = characters + len(data[place:start].decode())
+        place, characters = end, first + len(data[start:end].decode())
+        yield first, characters
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int]:
@@ -146,13 +184,42 @@ def compile_expression(rule: Rule, expression: str) -> Any:
         compiled = re2.compile(expression, make_options())
     except re2.error as error:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-        raise RuleError(
-            f"{where} is refused by RE2: {reason}. Write it without look-around and back-references "
-            "(RE2 syntax), or list the phrases as literals."
-        ) from error
+        raise RuleError(f"{where} is refused by RE2: {reason}. {explain_refusal(expression, reason)}") from error
     if compiled.match(""):
         raise RuleError(f"{where} matches the empty text and so every text. Make at least one part of it required.")
     return compiled
+
+
+REFUSALS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"\(\?[=!]"),
+        "Look-around (here a lookahead) takes more than linear time: match what follows as part of the expression, or "
+        "name what clears the hit in idiom_next or a scope.",
+    ),
+    (
+        re.compile(r"\(\?<[=!]"),
+        "Look-around (here a lookbehind) takes more than linear time: match what stands before as part of the "
+        "expression, or name what clears the hit in a scope.",
+    ),
+    (
+        re.compile(r"\\[1-9]|\(\?P="),
+        "A back-reference takes more than linear time: list the forms it stands for, as (?:a a|b b).",
+    ),
+    (
+        re.compile(r"\(\?>|[+*?}]\+"),
+        "RE2 never goes back, so atomic and possessive forms mean nothing: leave the mark out.",
+    ),
+)
+"""What RE2 leaves out, and what to write in its place."""
+
+
+def explain_refusal(expression: str, reason: str) -> str:
+    if "repetition size" in reason:
+        return "Counts may go up to 1000, nested ones multiplied: use a smaller one, or + or *."
+    for pattern, cure in REFUSALS:
+        if pattern.search(expression):
+            return cure
+    return "Mend it there (RE2 syntax), or list the phrases as literals."
 
 
 def read_tables(directory: Path) -> dict[str, dict[str, Any]]:
@@ -184,7 +251,29 @@ def parse_rules(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Rule, ...]:
             if rule.id in rules:
                 raise RuleError(f"{file}: rule {rule.id} exists already in {rules[rule.id].file}. Give it another id.")
             rules[rule.id] = rule
-    return tuple(rules.values())
+    earned = parse_earned(tables)
+    return tuple(with_counts(rule, earned.get(rule.id)) for rule in rules.values())
+
+
+def parse_earned(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Rule id -> `{hits, confirmed, of}` of all `[earned."<id>"]` tables, which are counted, not written by hand."""
+    earned: dict[str, Mapping[str, Any]] = {}
+    for file, content in tables.items():
+        for rule, raw in content.get("earned", {}).items():
+            where = f"{file}: earned {rule}"
+            if not isinstance(raw, Mapping) or {name: type(value) for name, value in raw.items()} != EARNED_FIELDS:
+                raise RuleError(f"{where}: needs hits, confirmed and of. Count the rule's hits again.")
+            if not 0 <= raw["confirmed"] <= raw["hits"]:
+                raise RuleError(f"{where}: confirmed must lie between 0 and hits. Count both again.")
+            earned[rule] = raw
+    return earned
+
+
+def with_counts(rule: Rule, earned: Mapping[str, Any] | None) -> Rule:
+    """The rule with its counts, where they were made of this form of it."""
+    if earned is None or earned["of"] != rule.fingerprint:
+        return rule
+    return replace(rule, hits=earned["hits"], confirmed=earned["confirmed"])
 
 
 def check_table(file: str, content: Mapping[str, Any]) -> None:
@@ -243,8 +332,6 @@ def check_rule(where: str, rule: Rule) -> None:
         raise RuleError(f"{where}: a block rule needs a floor and no other kind may have one. Set or remove `floor`.")
     if (rule.kind == "allow") != bool(rule.labels):
         raise RuleError(f"{where}: an allow rule needs labels and no other kind may have them. Set or remove `labels`.")
-    if not 0 <= rule.confirmed <= rule.hits:
-        raise RuleError(f"{where}: confirmed must lie between 0 and hits. Count both again.")
     if rule.builtin and not rule.rationale:
         raise RuleError(f"{where}: builtin needs a rationale. Say in one sentence why it is safe without measurement.")
     try:

@@ -3,6 +3,7 @@ from feedback.models.audit import AuditEvent
 from feedback.models.documents import MAX_TEXT_CHARACTERS, Document, IntakeBatch, Prediction, hash_text
 from feedback.models.moderation import CaseDecision, RiskCase
 from feedback.models.people import ApiKey, Invitation, Person, Role, hash_token
+from feedback.models.rules import RuleChange, RuleDraft, RuleTryout
 
 __all__ = [
     "MAX_TEXT_CHARACTERS",
@@ -18,6 +19,9 @@ __all__ = [
     "Prediction",
     "RiskCase",
     "Role",
+    "RuleChange",
+    "RuleDraft",
+    "RuleTryout",
     "hash_text",
     "hash_token",
 ]

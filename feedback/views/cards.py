@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feedback.ml import Dimension
+from feedback.ml import TRIAL, Dimension
 from feedback.models import Annotation, Document, Prediction
 from feedback.models.labels import SCHEMA
 
@@ -107,7 +107,7 @@ def _rules_choice(prediction: Prediction, dimension: Dimension) -> str:
     """The value the rules insist on; empty where they are silent."""
     if prediction.risk_floor:
         return prediction.risk_floor if dimension.name == "risk" else ""
-    if not any(item["kind"] == "allow" for item in prediction.evidence):
+    if not any(item["kind"] == "allow" and item["scope"] != TRIAL for item in prediction.evidence):
         return ""
     # An allow rule that was followed leaves all the mass on its value.
     row = prediction.probabilities.get(dimension.name, {})

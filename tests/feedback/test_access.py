@@ -13,7 +13,7 @@ from feedback import access
 from feedback.models import Person
 from tests.cast import Cast, setup_api_key, setup_cast, setup_person
 
-ARGUMENTS = {"pk": 0, "token": "no-such-token", "key": "no-such-key", "uidb36": "0"}
+ARGUMENTS = {"pk": 0, "token": "no-such-token", "key": "no-such-key", "uidb36": "0", "rule": "r", "name": "n"}
 NAMES = {
     "ana": {"annotator"},
     "mo": {"moderator"},

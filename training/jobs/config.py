@@ -126,7 +126,16 @@ class SftOptions(Options):
     quantise: str = option("", "bitsandbytes on a GPU: 8bit or 4bit (QLoRA)", choices=("", "8bit", "4bit"))
 
 
-OPTIONS: Mapping[str, type[Options]] = {"bert": BertOptions, "sft": SftOptions}
+@dataclass(frozen=True, slots=True)
+class RulesOptions(Options):
+    """A rules run trains nothing: of the shared options `calibration_rows` alone means something to it."""
+
+    rules_version: str = option("", "the rules to publish, by their hash")
+    base_rules_version: str = option("", "the rules they were made from: these must still serve")
+    reason: str = option("", "what the history of releases says of them")
+
+
+OPTIONS: Mapping[str, type[Options]] = {"bert": BertOptions, "sft": SftOptions, "rules": RulesOptions}
 ARM_OF: Mapping[str, Role] = {"bert": "bert", "sft": "llm"}
 
 

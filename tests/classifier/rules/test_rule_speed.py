@@ -3,7 +3,8 @@ import time
 import pytest
 
 from classifier.rules import RuleSet
-from classifier.rules.engine import MAX_EVIDENCE, MAX_JUDGED_HITS
+from classifier.rules.engine import MAX_EVIDENCE
+from classifier.rules.patterns import MAX_JUDGED_HITS
 
 LENGTH = 80_000
 GROWTH = 4

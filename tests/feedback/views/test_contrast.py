@@ -21,7 +21,8 @@ TEXT_PAIRS = [
     ("accent", "ground"), ("accent", "surface"), ("accent", "raised"),
     ("accent-ink", "accent"), ("accent-soft-ink", "accent-soft"),
     ("risk-low-ink", "risk-low"), ("risk-medium-ink", "risk-medium"), ("risk-high-ink", "risk-high"),
-    ("late-ink", "ground"), ("late-ink", "surface"), ("late-ink", "raised"), ("good-ink", "surface"),
+    ("late-ink", "ground"), ("late-ink", "surface"), ("late-ink", "raised"),
+    ("good-ink", "surface"), ("good-ink", "raised"),
     ("line-1", "surface"), ("line-2", "surface"),
 ]  # fmt: skip
 JUDGED_PAIRS = [("text", "surface"), ("text", "mark"), ("text", "mark-block"), ("text", "raised")]
