@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.hybrid import ARMS, FLOOR_P, Calibration, Cascade
+from classifier.hybrid import ARMS, FLOOR_P, TOP_RISK, Abstain, Calibration, Cascade, decide_labels
+from classifier.rules.engine import RuleVerdict
 from classifier.schema import Dimension, Schema, load_schema
 from classifier.types import ArmScores, Labels
 
@@ -25,7 +26,9 @@ HINT_RECALL = 0.99
 HINT_RANGE = (0.01, 0.2)
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
+Vector = np.ndarray[Any, np.dtype[np.float64]]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,46 @@ def fit_risk_hint(sample: Sample, risk: Dimension) -> float:
     return float(np.clip(np.quantile(p, 1 - HINT_RECALL), *HINT_RANGE))
 
 
-def take(sample: Sample, keep: np.ndarray[Any, np.dtype[np.bool_]]) -> Sample:
+def fit_abstain(
+    rows_scores: Sequence[Mapping[str, ArmScores]],
+    rows_labels: Sequence[Labels],
+    calibration: Calibration,
+    target: float,
+    *,
+    schema: Schema | None = None,
+) -> Abstain | None:
+    """What to withhold under this calibration so that the rest is right as often as `target`; None if nothing helps.
+
+    Rows as in `fit_calibration`; those with a risk label and every arm count. The rules are left out: what they decide
+    is never withheld.
+    """
+    schema = schema or load_schema()
+    plain = replace(calibration, abstain=None)
+    arms = {arm for scores in rows_scores for arm in scores}
+    decided = [
+        (outcome.labels["risk"], outcome.probabilities["risk"], labels["risk"])
+        for scores, labels in zip(rows_scores, rows_labels, strict=True)
+        if "risk" in labels and arms and arms <= set(scores)
+        for outcome in [decide_labels(scores, RuleVerdict(), plain, schema)]
+    ]
+    confidence = np.array([row[label] for label, row, _ in decided], dtype=float)
+    right = np.array([label == truth for label, _, truth in decided], dtype=bool)
+    always_given = np.array([label == TOP_RISK for label, _, _ in decided], dtype=bool)
+    return find_limit(confidence, right, always_given, target)
+
+
+def find_limit(confidence: Vector, right: Bools, always_given: Bools, target: float) -> Abstain | None:
+    """The lowest limit whose selective accuracy on MIN_ROWS rows or more reaches the target."""
+    for limit in (0.0, *np.unique(confidence)):
+        given = (confidence >= limit) | always_given
+        if given.sum() < MIN_ROWS:
+            break
+        if right[given].mean() >= target:
+            return Abstain(target=target, limit=float(limit), coverage=round(float(given.mean()), 6))
+    return None
+
+
+def take(sample: Sample, keep: Bools) -> Sample:
     return Sample({arm: log_p[keep] for arm, log_p in sample.log_p.items()}, sample.truth[keep])
 
 

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from classifier.errors import BundleError
@@ -14,6 +14,8 @@ from classifier.types import ArmScores, Labels, Probabilities
 Policy = Literal["weighted", "cascade"]
 POLICIES: tuple[Policy, ...] = ("weighted", "cascade")
 ARMS = ("bert", "llm")
+ABSTAIN_FIELDS = ("target", "limit", "coverage")
+TOP_RISK = "high"
 FLOOR_P = 1e-12
 """A probability of 0 becomes this before its logarithm is taken."""
 
@@ -27,6 +29,18 @@ class Cascade:
 
 
 @dataclass(frozen=True, slots=True)
+class Abstain:
+    """Whose risk label is too uncertain to stand goes to a human unscored. Fitted by `calibrate.fit_abstain`."""
+
+    target: float
+    """The selective accuracy asked for: share of right risk labels among those that are given."""
+    limit: float
+    """Below this probability of its own risk label the classifier gives no answer."""
+    coverage: float
+    """Share of the held-out rows that kept their answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     temperature: Mapping[str, Mapping[str, float]]
     """Arm -> dimension -> T."""
@@ -35,6 +49,8 @@ class Calibration:
     cascade: Cascade
     risk_thresholds: Mapping[str, float]
     """`medium` and `high`: the least P(risk >= value) that gives the value."""
+    abstain: Abstain | None = None
+    """None: every text that an arm could score gets an answer."""
 
     @classmethod
     def identity(cls, schema: Schema) -> Self:
@@ -58,6 +74,7 @@ class Calibration:
                     risk_hint=float(raw["cascade"]["risk_hint"]),
                 ),
                 risk_thresholds=_floats(raw["risk_thresholds"], ("medium", "high")),
+                abstain=Abstain(**_floats(raw["abstain"], ABSTAIN_FIELDS)) if raw.get("abstain") else None,
             )
         except KeyError as error:
             raise BundleError(f"calibration.json lacks {error.args[0]!r}") from error
@@ -67,12 +84,14 @@ class Calibration:
         return calibration
 
     def to_json(self) -> str:
-        raw = {
+        raw: dict[str, Any] = {
             "temperature": {arm: dict(row) for arm, row in self.temperature.items()},
             "weight": {name: dict(row) for name, row in self.weight.items()},
             "cascade": {"confidence": dict(self.cascade.confidence), "risk_hint": self.cascade.risk_hint},
             "risk_thresholds": dict(self.risk_thresholds),
         }
+        if self.abstain is not None:
+            raw["abstain"] = asdict(self.abstain)
         return json.dumps(raw, indent=2) + "\n"
 
     def _check(self) -> None:
@@ -85,6 +104,8 @@ class Calibration:
                 raise BundleError(f"calibration.json: weight.{name} must be two numbers >= 0 that sum to 1")
         shares = {"risk_hint": self.cascade.risk_hint, **self.risk_thresholds}
         shares |= {f"confidence.{name}": share for name, share in self.cascade.confidence.items()}
+        if self.abstain is not None:
+            shares |= {f"abstain.{name}": share for name, share in asdict(self.abstain).items()}
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise BundleError(f"calibration.json: {name} must be between 0 and 1")
@@ -92,10 +113,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`labels` is empty where no arm gave usable scores: the text stays unscored."""
+    """`labels` is empty where the text stays unscored: no arm gave usable scores, or the answer is withheld."""
 
     labels: Labels = field(default_factory=dict)
     probabilities: Probabilities = field(default_factory=dict)
+    is_withheld: bool = False
+    """Its risk is too uncertain: see Abstain."""
 
 
 def is_usable(scores: ArmScores | None, schema: Schema) -> bool:
@@ -147,20 +170,35 @@ def needs_llm(
     bert: ArmScores | None, verdict: RuleVerdict, calibration: Calibration, policy: Policy, schema: Schema
 ) -> bool:
     """`weighted` always asks; `cascade` only when BERT is unsure or missing, or anything hints at risk."""
-    if policy == "weighted" or bert is None or not is_usable(bert, schema):
-        return True
-    if verdict.risk_floor or any(item.kind in ("block", "hint") for item in verdict.evidence):
-        return True
+    return policy == "weighted" or any(True for _ in find_llm_reasons(bert, verdict, calibration, schema))
+
+
+def find_llm_reasons(
+    bert: ArmScores | None, verdict: RuleVerdict, calibration: Calibration, schema: Schema
+) -> Iterator[str]:
+    """Why the cascade asks the LLM, the cheapest look first; nothing where BERT answers alone."""
+    if bert is None or not is_usable(bert, schema):
+        yield "no bert"
+        return
+    if verdict.risk_floor or any(item.kind == "block" for item in verdict.evidence):
+        yield "block rule"
+    if any(item.kind == "hint" for item in verdict.evidence):
+        yield "hint rule"
     rows = calibrate(bert, calibration, schema)
     if at_least(rows["risk"], schema["risk"], "medium") >= calibration.cascade.risk_hint:
-        return True
-    return any(max(rows[name].values()) < calibration.cascade.confidence[name] for name in schema.names)
+        yield "risk hint"
+    for name in schema.names:
+        if max(rows[name].values()) < calibration.cascade.confidence[name]:
+            yield f"unsure of {name}"
 
 
 def decide_labels(
     arms: Mapping[str, ArmScores], verdict: RuleVerdict, calibration: Calibration, schema: Schema
 ) -> Outcome:
-    """Blend, label, then let the rules speak. Arms must be usable; with none of them the outcome is empty."""
+    """Blend, label, let the rules speak, withhold what is too uncertain.
+
+    Arms must be usable; with none of them the outcome is empty.
+    """
     if not arms:
         return Outcome()
     probabilities = blend(arms, calibration, schema)
@@ -172,7 +210,14 @@ def decide_labels(
             probabilities[name] = {other: float(other == value) for other in schema[name].names}
     _raise(labels, probabilities, schema["risk"], verdict.risk_floor)
     _raise(labels, probabilities, schema["emotion"], verdict.emotion)
+    if not _is_blocked(verdict) and is_too_uncertain(labels["risk"], probabilities["risk"], calibration.abstain):
+        return Outcome(probabilities=probabilities, is_withheld=True)
     return Outcome(labels=labels, probabilities=probabilities)
+
+
+def is_too_uncertain(label: str, row: Mapping[str, float], abstain: Abstain | None) -> bool:
+    """Never of the highest risk: such a text is the first that a human sees, and to withhold it would only delay it."""
+    return abstain is not None and label != TOP_RISK and row[label] < abstain.limit
 
 
 def risk_label(row: Mapping[str, float], risk: Dimension, thresholds: Mapping[str, float]) -> str:

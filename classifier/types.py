@@ -21,7 +21,7 @@ class Evidence:
     end: int
     scope: str
     """`plain`, or what stands around the hit: negated, third_person, quoted, hypothetical, past, idiom, medical …;
-    `help_seeking` and `joke` are noted but clear nothing."""
+    `help_seeking` and `joke` are noted but clear nothing. `trial`: an allow rule that has no force yet."""
 
     def as_dict(self) -> dict[str, Any]:
         return {"rule": self.rule, "kind": self.kind, "start": self.start, "end": self.end, "scope": self.scope}

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,8 +28,12 @@ class JobProcess:
         self._run_dir = run_dir
 
     @classmethod
-    def start(cls, module: str, run_dir: Path) -> Self:
-        """The job dies with this process, even by kill -9: see training.jobs.runtime.bind_to_supervisor."""
+    def start(cls, module: str, run_dir: Path, arguments: Sequence[str] | None = None) -> Self:
+        """The job dies with this process, even by kill -9: see training.jobs.runtime.bind_to_supervisor.
+
+        Its log goes to `run_dir`, which is also what it is told to work in where no `arguments` are given.
+        """
+        told = ["--run-dir", str(run_dir)] if arguments is None else arguments
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         environment |= {
             SUPERVISOR_PID: str(os.getpid()),
@@ -40,7 +45,7 @@ class JobProcess:
         }
         with (run_dir / LOG_NAME).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-W", "ignore::FutureWarning", "-m", module, "--run-dir", str(run_dir)],
+                [sys.executable, "-W", "ignore::FutureWarning", "-m", module, *told],
                 cwd=settings.BASE_DIR,
                 env=environment,
                 stdin=subprocess.DEVNULL,

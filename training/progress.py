@@ -10,8 +10,10 @@ SHARES = {
     "train": (0.0, 0.8),
     "calibrate BERT": (0.8, 0.84),
     "calibrate LLM": (0.84, 0.9),
-    "evaluate candidate": (0.9, 0.95),
-    "evaluate baseline": (0.95, 0.99),
+    "evaluate candidate": (0.9, 0.93),
+    "evaluate BERT alone": (0.93, 0.94),
+    "evaluate LLM alone": (0.94, 0.96),
+    "evaluate baseline": (0.96, 0.99),
 }
 """Stage -> where it begins and ends in the progress of the whole run."""
 MAX_POINTS = 1_000

@@ -105,7 +105,11 @@ def ensure_starter_release(bundle: Path) -> Release:
     serving = serving_release()
     if serving is None:
         publication = Publication(
-            bundle=bundle, kind=Release.Kind.STARTER, name=read_manifest(bundle).name, reason="starter bundle"
+            bundle=bundle,
+            kind=Release.Kind.STARTER,
+            name=read_manifest(bundle).name,
+            report=_read_figures(bundle),
+            reason="starter bundle",
         )
         try:
             return publish_release(publication, expected=None)
@@ -113,6 +117,21 @@ def ensure_starter_release(bundle: Path) -> Release:
             serving = Release.objects.latest("id")
     write_pointer()
     return serving
+
+
+def _read_figures(bundle: Path) -> dict[str, Any]:
+    """The report that lies beside a shipped bundle, where there is one."""
+    path = bundle.with_name(f"{bundle.name}.json")
+    found = _read(path) if path.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
+def keep_ablation(release: Release, ablation: Mapping[str, Any]) -> None:
+    """In place of the one before: it says the same of the same bundle, on newer rows."""
+    with transaction.atomic():
+        current = Release.objects.select_for_update(of=("self",)).get(pk=release.pk)
+        current.report = {**current.report, "ablation": dict(ablation)}
+        current.save(update_fields=["report"])
 
 
 def bundle_path(release: Release) -> Path:

@@ -241,13 +241,21 @@ class RunOut(serializers.Serializer[Any]):
     error = serializers.CharField(allow_blank=True)
 
 
+class ReportField(serializers.DictField):
+    """Without the ablation: it is long, and has a page and a download of its own."""
+
+    def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
+        short = {name: item for name, item in value.items() if name != "ablation"}
+        return dict(super().to_representation(short))
+
+
 class ReleaseOut(serializers.Serializer[Any]):
     id = serializers.IntegerField()
     name = serializers.CharField()
     kind = serializers.CharField()
     manifest_hash = serializers.CharField()
     reason = serializers.CharField(allow_blank=True)
-    report = serializers.DictField()
+    report = ReportField()
     created_at = serializers.DateTimeField()
     served_at = serializers.DateTimeField(allow_null=True)
 

@@ -125,6 +125,11 @@ def is_past(moment: datetime) -> bool:
 
 
 @register.filter
+def item(row: Sequence[str], place: int) -> str:
+    return row[place]
+
+
+@register.filter
 def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 

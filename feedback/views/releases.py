@@ -13,11 +13,14 @@ from feedback.services import retraining
 from feedback.views.http import HeedRequest, cut_page
 from feedback.views.runs import list_gates
 
+REPORTS = ("report", "previous__report", "restores__report", "version__metrics", "version__run__series")
+"""Long, and not in the list."""
+
 
 @allow("train")
 def releases(request: HeedRequest) -> HttpResponse:
     context = {
-        "page": cut_page(ml.list_releases(), request.GET.get("before")),
+        "page": cut_page(ml.list_releases().defer(*REPORTS), request.GET.get("before")),
         "serving": ml.serving_release(),
         "status": ml.inference_status(),
         "agreement": {row.release: row for row in queries.agreement_by_release()},

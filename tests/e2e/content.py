@@ -10,6 +10,7 @@ from django.utils import timezone
 from feedback.models import Document, RiskCase
 from feedback.models.labels import SCHEMA
 from feedback.services import annotation, moderation
+from tests.ablation_report import make_ablation_report
 from tests.cast import Cast, setup_annotation, setup_batch, setup_document, setup_release, spread
 
 # Text, emotion, sentiment, stress, risk, and the piece of the text that a rule saw with the rule's kind.
@@ -234,7 +235,7 @@ def setup_runs(cast: Cast) -> list[Any]:
     newest = Release.objects.order_by("-id").first()
     Release.objects.create(
         name="r0042", kind="training", bundle_uri="bundles/2", manifest_hash="c" * 64, previous=newest, version=version,
-        created_by=cast.ada, report={"gates": gates}, reason="all gates passed",
+        created_by=cast.ada, report={"gates": gates, "ablation": make_ablation_report()}, reason="all gates passed",
     )  # fmt: skip
     return [running, failed, done]
 

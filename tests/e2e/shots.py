@@ -82,6 +82,8 @@ def list_pages(document: int, runs: list[int], ada: object) -> list[tuple[str, s
         ("run_done", "ada", f"/training/{runs[2]}/", ""),
         ("releases", "ada", "/releases/", ""),
         ("roll_back", "ada", "/releases/1/roll-back/", ""),
+        ("ablation", "ada", "/releases/2/ablation/", ""),
+        ("ablation_none", "ada", "/releases/1/ablation/", ""),
         ("people", "ada", "/people/", ""),
         ("api_keys", "ada", "/api-keys/", ""),
         ("guidelines", "ana", "/guidelines/", ""),
