@@ -1,6 +1,6 @@
 """What a swap costs the clients: latency while releases are swapped without pause, against the same load with none.
 
-    python -m bench.swap [--bundle releases/starter-1] [--seconds 20] [--clients 4]
+    python -m bench.swap [--bundle releases/starter-2] [--seconds 20] [--clients 4]
 
 Both halves run on the same server process, one after the other. Every client sends one fresh short text a request, so
 nothing is answered from the cache. The last line is one JSON object.
@@ -94,7 +94,7 @@ def swap_until(server: InferenceProcess, bundles: list[Path], ends_at: float) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", type=Path, default=ROOT / "releases" / "starter-1")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "releases" / "starter-2")
     parser.add_argument("--base-models", type=Path, default=ROOT / "var" / "base_models")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--clients", type=int, default=4)

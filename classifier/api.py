@@ -6,8 +6,9 @@ import time
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from classifier.base_models import find_base, var_dir, weights_sha256
 from classifier.bundle import (
@@ -35,8 +36,9 @@ from classifier.schema import GOLDEN_STATEMENTS, Schema, load_schema
 from classifier.types import ArmScores, Decision, Evidence, Labels
 
 if TYPE_CHECKING:
-    from classifier.bert import BertArm
+    from classifier.bert import EncoderArm
     from classifier.llm import LlmArm
+    from classifier.remote_llm import RemoteLlm
 
 __all__ = [
     "GOLDEN_STATEMENTS",
@@ -64,15 +66,16 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-ScoreIndices = Callable[[Sequence[int]], list[ArmScores]]
+ScoreIndices = Callable[[Sequence[int]], Sequence[ArmScores | None]]
 
 MAX_CHARACTERS = 100_000
 CONTROL_SHARE = 0.3
 """From this share of control characters on a text is taken for binary data."""
 
-STARTER_BUNDLE = Path(__file__).resolve().parents[1] / "releases" / "starter-1"
+STARTER_BUNDLE = Path(__file__).resolve().parents[1] / "releases" / "starter-2"
 
 EMPTY, TOO_LONG, BINARY, BAD_ENCODING, ARMS_FAILED = "empty", "too_long", "binary", "bad_encoding", "arms_failed"
+UNCERTAIN = "uncertain"
 """Reason codes of an unscored Decision."""
 
 
@@ -110,8 +113,27 @@ class Classifier:
         decided = iter(self._decide_scorable([texts[index] for index in scorable]))
         return [next(decided) if reason is None else Decision(self.release, unscored=reason) for reason in reasons]
 
+    @property
+    def calibration(self) -> Calibration:
+        return self._calibration
+
+    def apply_rules(self, text: str) -> RuleVerdict:
+        return self._rules.apply(text)
+
+    def score_arm(
+        self, arm: Literal["bert", "llm"], texts: Sequence[str], drafts: Sequence[Labels]
+    ) -> list[ArmScores | None]:
+        """One arm by itself on every text, whatever the policy: for measuring. None where it gave no usable scores.
+
+        `drafts`, for the LLM: what it verifies; they change the time taken, never the answer.
+        """
+        found = self._arms.score_bert(texts) if arm == "bert" else self._arms.score_llm(texts, drafts)
+        return self._keep_usable(found)
+
     def close(self) -> None:
         """Let go of the arms, so that their memory can be used by the next bundle."""
+        if self._arms.llm is not None:
+            self._arms.llm.close()
         self._arms = Arms(None, None)
 
     def _decide_scorable(self, texts: Sequence[str]) -> list[Decision]:
@@ -155,14 +177,14 @@ class Classifier:
             evidence=verdict.evidence,
             risk_floor=verdict.risk_floor,
             latency_ms={"rules": rules_ms} | {arm.arm: arm.latency_ms for arm in arms},
-            unscored=None if outcome.labels else ARMS_FAILED,
+            unscored=UNCERTAIN if outcome.is_withheld else None if outcome.labels else ARMS_FAILED,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Arms:
-    bert: "BertArm | None"
-    llm: "LlmArm | None"
+    bert: "EncoderArm | None"
+    llm: "LlmArm | RemoteLlm | None"
 
     def score_bert(self, texts: Sequence[str]) -> list[ArmScores | None]:
         arm = self.bert
@@ -254,17 +276,24 @@ def _load_arms(bundle: Path, manifest: Manifest, schema: Schema, base_models: Pa
     # Here and not above: these import torch.
     import transformers
 
-    from classifier.bert import BertArm
-    from classifier.llm import LlmArm
+    from classifier.bert_onnx import load_bert
+    from classifier.llm_open import open_llm
 
     hf_logging: Any = transformers.utils.logging
     hf_logging.disable_progress_bar()
     bert = llm = None
     if manifest.bert is not None:
-        bert = BertArm.load(bundle / "bert", _find_checked_base(manifest.bert, base_models, verify), schema)
+        bert = load_bert(bundle / "bert", _find_checked_base(manifest.bert, base_models, verify), schema)
     if manifest.llm is not None:
-        base = _find_checked_base(manifest.llm, base_models, verify)
-        llm = LlmArm.load(bundle / "llm", base, schema, read_text(bundle, "prompt.txt"))
+        part = manifest.llm
+        llm = open_llm(
+            bundle / "llm",
+            f"{part.base}-{part.version}",
+            schema,
+            read_text(bundle, "prompt.txt"),
+            find_weights=partial(_find_checked_base, part, base_models, verify),
+            find_tokenizer=partial(find_base, part.base, base_models),
+        )
     return Arms(bert, llm)
 
 

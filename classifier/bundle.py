@@ -31,7 +31,8 @@ class ArmPart:
     base_sha256: str
     version: str
     """First 12 hex digits of the content hash of the part's folder."""
-    kind: Literal["lora", "full"] = "lora"
+    kind: Literal["lora", "full", "remote"] = "lora"
+    """`remote`: `base` is the name of the model on its server, and `base_sha256` is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,15 @@ def _copy_arm(source: Path | None, base: tuple[str, str] | None, target: Path) -
         # Training leaves notes and logs beside the weights; only what is loaded goes in.
         if path.is_file() and path.suffix in LOADABLE:
             shutil.copyfile(path, target / path.name)
-    kind: Literal["lora", "full"] = "full" if (target / "model.safetensors").is_file() else "lora"
+    kind: Literal["lora", "full", "remote"] = "full" if (target / "model.safetensors").is_file() else "lora"
+    if _is_remote(target):
+        kind = "remote"
     return ArmPart(base=base[0], base_sha256=base[1], version=folder_version(target), kind=kind)
+
+
+def _is_remote(part: Path) -> bool:
+    settings = part / "llm.json"
+    return settings.is_file() and "remote" in json.loads(settings.read_text(encoding="utf-8"))
 
 
 def folder_version(folder: Path) -> str:

@@ -26,6 +26,7 @@ from classifier.api import (
     EMPTY,
     MAX_CHARACTERS,
     TOO_LONG,
+    UNCERTAIN,
     Classifier,
     load,
     serving_bundle,
@@ -42,6 +43,7 @@ REASONS = {
     BINARY: "text is binary data, or mostly control characters",
     BAD_ENCODING: "text holds broken characters: encode the file as UTF-8",
     ARMS_FAILED: "no model could score the text: it needs a human",
+    UNCERTAIN: "the models are too uncertain of its risk: it needs a human",
 }
 
 

@@ -15,6 +15,8 @@ from classifier.types import Labels
 
 USER_FRAME = "Text:\n{text}"
 _MARK = "@@HEED-TEXT@@"
+_FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}{{ '' }}"
+"""Some templates (Llama 3, SmolLM3) write today's date: tomorrow's prompt would not be the one trained on."""
 ELLIPSIS = "\n[...]\n"
 
 Tokens = tuple[int, ...]
@@ -59,6 +61,8 @@ class LabelPrompt:
     """Per dimension the tokens before its value: `emotion:`, `, sentiment:` …"""
     tries: tuple[LabelTrie, ...]
     eos: int
+    glue: str = ""
+    """What a text is encoded behind, where the tokenizer puts a space before a text that stands alone."""
 
     @classmethod
     def build(cls, tokenizer: Any, schema: Schema, system: str) -> "LabelPrompt":
@@ -73,15 +77,16 @@ class LabelPrompt:
             tokenizer=tokenizer,
             schema=schema,
             prefix=_encode(tokenizer, before),
-            suffix=_encode(tokenizer, after),
+            suffix=_encode_behind(tokenizer, "a", after),
             leads=leads,
             tries=tuple(LabelTrie.build(row, terminator) for row, terminator in zip(paths, following, strict=True)),
             eos=eos,
+            glue="\n" if _encode_behind(tokenizer, "\n", "a") != _encode(tokenizer, "a") else "",
         )
 
     def encode_text(self, text: str, max_tokens: int) -> Tokens:
         """Tokens of the text alone; control tokens written in it stay plain text. Too long: head and tail are kept."""
-        ids = tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        ids = _encode_behind(self.tokenizer, self.glue, text, split_special_tokens=True)
         if len(ids) <= max_tokens:
             return ids
         gap = _encode(self.tokenizer, ELLIPSIS)
@@ -121,7 +126,16 @@ def _apply_template(tokenizer: Any, turns: list[tuple[str, str]]) -> str:
     if not tokenizer.chat_template:
         raise BaseModelError("the base model's tokenizer has no chat template: choose an instruction-tuned model")
     messages = [{"role": role, "content": content} for role, content in turns]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return str(
+        tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=_FIXED_DATE + tokenizer.get_chat_template(),
+            # The answer of a model that can think aloud (Qwen3) is to begin with the label line.
+            enable_thinking=False,
+        )
+    )
 
 
 def _spell_labels(tokenizer: Any, schema: Schema) -> tuple[tuple[Tokens, ...], list[dict[str, Tokens]]]:
@@ -151,5 +165,16 @@ def _spell(tokenizer: Any, schema: Schema, position: int, dimension: Dimension, 
     return whole[first:second], whole[second:third]
 
 
-def _encode(tokenizer: Any, text: str) -> Tokens:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+def _encode(tokenizer: Any, text: str, *, split_special_tokens: bool = False) -> Tokens:
+    if not text:
+        return ()
+    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)["input_ids"])
+
+
+def _encode_behind(tokenizer: Any, before: str, text: str, *, split_special_tokens: bool = False) -> Tokens:
+    """Tokens of `text` as it stands behind `before`; alone, where the two merge."""
+    head = _encode(tokenizer, before, split_special_tokens=split_special_tokens)
+    whole = _encode(tokenizer, before + text, split_special_tokens=split_special_tokens)
+    if whole[: len(head)] == head:
+        return whole[len(head) :]
+    return _encode(tokenizer, text, split_special_tokens=split_special_tokens)

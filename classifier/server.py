@@ -2,7 +2,8 @@
 
 Settings: INFERENCE_HOST (127.0.0.1), INFERENCE_PORT (8002), INFERENCE_TOKEN (or the file VAR_DIR/inference_token),
 INFERENCE_FREE_FIRST (0: load N+1 beside N), INFERENCE_POLL_S (5: how often the release pointer is read),
-INFERENCE_THREADS (torch's threads, default all cores).
+INFERENCE_THREADS (of torch and ONNX Runtime, default all cores), HEED_BERT_RUNTIME (`torch` or `onnx`: overrules what
+the release says of its BERT part), HEED_DERIVED_DIR (VAR_DIR/derived: where its ONNX file is kept).
 """
 
 import asyncio

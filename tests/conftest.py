@@ -42,6 +42,7 @@ def _set_environment() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["HEED_BERT_RUNTIME"] = "torch"  # an export takes longer than a test; those of the export unset it
     # The base models that `make test` fetched stay where they are; everything written goes to a folder of the test run.
     root = Path(__file__).resolve().parent.parent
     os.environ.setdefault("HEED_BASE_MODELS", str(Path(os.environ.get("VAR_DIR", root / "var")) / "base_models"))

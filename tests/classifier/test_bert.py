@@ -1,6 +1,9 @@
 """The BERT arm: windows of long texts, batches, and parts that do not fit."""
 
+import itertools
 import json
+import math
+import random
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +13,8 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from classifier.batches import plan_batches
-from classifier.bert import BertArm, BertModel, encode_windows
+from classifier.batches import plan_batches, plan_cheapest
+from classifier.bert import BertArm, BertModel, encode_texts, encode_windows
 from classifier.errors import BundleError
 from classifier.schema import load_schema
 from tests.classifier import toys
@@ -88,6 +91,50 @@ def test_batches_hold_all_within_the_budget() -> None:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 100
         assert len(batch) <= 3
     assert batches[0] == [3]
+
+
+def mixed_lengths(count: int, seed: int) -> list[int]:
+    """Token counts as short texts have them: half below 23, one in ten above 65."""
+    rng = random.Random(seed)
+    return [min(96, max(3, round(rng.lognormvariate(3.1, 0.8)))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [8, 32, 2000])
+@pytest.mark.parametrize("seed", range(5))
+def test_less_than_15_percent_of_a_plan_is_padding(count: int, seed: int) -> None:
+    lengths = mixed_lengths(count, seed)
+    batches = plan_cheapest(lengths, 512, 16)
+    assert sorted(index for batch in batches for index in batch) == list(range(count))
+    padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    assert max(padded) <= 512
+    assert sum(lengths) > 0.85 * sum(padded)
+
+
+def test_the_cheapest_plan_is_the_best_of_all_cuts() -> None:
+    lengths = mixed_lengths(9, 7)
+    ordered = sorted(lengths, reverse=True)
+
+    def cost(sizes: tuple[int, ...]) -> float:
+        starts = [0, *itertools.accumulate(sizes)]
+        padded = [size * ordered[start] for start, size in zip(starts, sizes, strict=False)]
+        return sum(padded) + 16 * len(sizes) if max(padded) <= 200 else math.inf
+
+    ends = itertools.chain.from_iterable(itertools.combinations(range(1, 9), count) for count in range(9))
+    cuts = (tuple(b - a for a, b in pairwise((0, *cut, 9))) for cut in ends)
+    found = tuple(len(batch) for batch in plan_cheapest(lengths, 200, 16))
+    assert cost(found) == min(map(cost, cuts))
+
+
+def test_a_text_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    assert plan_cheapest([5, 700, 5], 512, 16) == [[1], [0, 2]]
+    assert plan_cheapest([], 512, 16) == []
+
+
+def test_texts_together_are_encoded_like_each_alone() -> None:
+    tokenizer = toys.make_tokenizer()
+    texts = ["one", "x" * 300, "a<sep>b", "déjà vu"]
+    assert encode_texts(tokenizer, texts, 96) == [encode_windows(tokenizer, text, 96) for text in texts]
+    assert encode_texts(tokenizer, [], 96) == []
 
 
 def test_saved_lora_part_scores_like_the_trained_model(base: Path, tmp_path: Path) -> None:

@@ -118,6 +118,20 @@ def test_right_draft_takes_one_pass_and_wrong_ones_one_more_each(
     assert passes == [3, 1]
 
 
+def test_after_a_wrong_label_the_line_that_it_usually_brings_is_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompt = LabelPrompt.build(make_tokenizer(), SCHEMA, TOY_PROMPT)
+    arm = LlmArm(make_llama(), prompt, max_tokens=100)
+    expected = score_naively(arm.model, prompt, "ok", 100)
+    labels = naive_labels(expected)
+    wrong = {item.name: next(name for name in item.names if name != labels[item.name]) for item in SCHEMA.dimensions}
+    passes = count_passes(arm, monkeypatch)
+    assert_same(arm.score(["ok"], [wrong]), [expected])
+    assert passes == [1, 1, 1, 1]
+    passes.clear()
+    assert_same(arm.score(["ok"], [wrong]), [expected])
+    assert passes == [1, 1]
+
+
 def test_batches_of_one_and_of_many_agree(toy_arm: LlmArm, monkeypatch: pytest.MonkeyPatch) -> None:
     together = toy_arm.score(TEXTS)
     monkeypatch.setattr(llm_module, "BATCH_ROWS", 1)

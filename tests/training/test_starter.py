@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from classifier import api
-from classifier.bundle import verify_bundle
+from classifier.bundle import read_calibration, verify_bundle
 from classifier.schema import GOLDEN_STATEMENTS
 from tests.training.toyruns import GLAD, SAD, answer_rows, make_run_dir, write_data
 from training.corpus.rows import Row
@@ -52,6 +52,12 @@ def test_the_starter_is_a_sound_bundle_with_a_card(runs: tuple[Path, Path], var_
     assert str(tmp_path) not in card
     figures = json.loads((tmp_path / "releases" / "starter-1.json").read_text(encoding="utf-8"))
     assert figures["test"]["rows"] == 9
+    assert figures["trained_on"] == {"bank": 4, "golden": 5}
+    assert figures["ablation"]["parts"][0]["rows"] == 9
+    assert "| bag of words |" in card
+    for name in ("f1", "risk", "selective"):
+        assert f"(starter-1.plots/{name}.svg)" in card
+        assert (tmp_path / "releases" / "starter-1.plots" / f"{name}.svg").is_file()
     # A bundle is never changed.
     assert starter.main(["--bert", str(runs[0]), "--out", str(out)]) == 2
 
@@ -75,3 +81,13 @@ def test_an_unfinished_run_is_refused(toys: Path, tmp_path: Path, capsys: pytest
     run = make_run_dir(tmp_path / "bert", toys / "base_models")
     assert starter.main(["--bert", str(run), "--out", str(tmp_path / "starter-1")]) == 2
     assert "holds no complete run" in capsys.readouterr().err
+
+
+def test_an_abstain_target_that_nothing_reaches_is_said_and_left_out(
+    runs: tuple[Path, Path], var_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "starter-2"
+    assert starter.main(["--bert", str(runs[0]), "--out", str(out), "--abstain-target", "0.999"]) == 0
+    # Nine held-out rows prove nothing.
+    assert "abstain: no limit reaches 99.9%" in capsys.readouterr().out
+    assert read_calibration(out).abstain is None

@@ -10,6 +10,7 @@ from training.corpus.rows import Label, Row
 from training.jobs.targets import (
     Targets,
     batch_loss,
+    calibrated_loss,
     encode_targets,
     even_weights,
     known_weight,
@@ -75,3 +76,17 @@ def test_rare_values_weigh_more_and_the_mean_over_rows_is_one() -> None:
     assert weights[0].item() == pytest.approx(20 / 24)
     assert weights[3].item() == pytest.approx(40 / 24)
     assert weights[1].item() == 1.0
+
+
+def test_a_model_that_is_only_too_sure_is_not_the_worse_one() -> None:
+    # Right three times of four: the best it can say is 3/4, whatever confidence it claims.
+    targets = encode_targets(
+        [Row(str(n), "t", {"risk": label}, "s") for n, label in enumerate(["none"] * 3 + ["low"])],
+        SCHEMA,
+        even_weights(SCHEMA),
+    )["risk"]
+    claimed = torch.tensor([[0.75, 0.25, 1e-9, 1e-9]]).log().expand(4, -1)
+    entropy = -(3 * math.log(0.75) + math.log(0.25))
+    assert calibrated_loss(claimed, targets) == pytest.approx(entropy, abs=1e-4)
+    assert calibrated_loss(4 * claimed, targets) == pytest.approx(entropy, abs=1e-4)
+    assert slot_losses(4 * claimed, targets).sum().item() > 1.5 * entropy

@@ -1,25 +1,31 @@
 """Put a trained arm into the serving bundle's place beside its other parts, and judge the result.
 
-    python -m training.jobs.assemble --run-dir DIR
+    python -m training.jobs.assemble --run-dir DIR [--abstain-target SHARE]
 
 Reads DIR/manifest.json, DIR/part and the serving bundle that DIR/config.json names; writes DIR/bundle and, last,
-DIR/report.json with figures of candidate and baseline on the same held-out rows and the gates between them.
+DIR/report.json with figures of candidate and baseline on the same held-out rows, the gates between them, and the
+candidate's ablation. The abstain target is the serving bundle's unless one is given.
 """
 
+import argparse
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from classifier import api
 from classifier.bundle import BundleParts, build_bundle, manifest_sha256
-from training.jobs.candidate import Sets, calibrate_parts, golden_gate, judge, keep_operating_point
+from classifier.rules.engine import RuleSet
+from training.jobs.ablation import Given
+from training.jobs.candidate import CalibrationPlan, Sets, ablate, calibrate_parts, golden_gate, judge
 from training.jobs.config import ConfigError, read_json, write_json
 from training.jobs.gates import compare
+from training.jobs.onnx_gate import choose_runtime
 from training.jobs.runtime import Job, run_job
 
 
-def main(job: Job) -> None:
+def main(job: Job, abstain_target: float | None = None) -> None:
     report = job.run_dir / "report.json"
     if report.is_file():
         return
@@ -34,13 +40,25 @@ def main(job: Job) -> None:
     bundle = job.run_dir / "bundle"
     # Left by an attempt that was stopped before its report.
     shutil.rmtree(bundle, ignore_errors=True)
-    parts = with_new_arm(job, parts)
-    fitted = calibrate_parts(job, parts, sets.calibration, job.config.options.calibration_rows)
-    build_bundle(bundle, replace(parts, calibration=keep_operating_point(fitted, parts.calibration)))
+    parts = with_new_part(job, parts)
+    llm_rows = job.config.options.calibration_rows
+    serving_abstain = parts.calibration.abstain
+    plan = CalibrationPlan(
+        llm_rows=llm_rows,
+        risk_thresholds=parts.calibration.risk_thresholds,
+        abstain_target=serving_abstain.target if abstain_target is None and serving_abstain else abstain_target,
+    )
+    if job.config.kind != "rules":  # new rules leave the arms, and so their calibration, as they are
+        parts = choose_runtime(job, parts, sets)
+        parts = replace(parts, calibration=calibrate_parts(job, parts, sets.calibration, plan))
+    build_bundle(bundle, parts)
     job.events.stage("evaluate")
     candidate = api.load(bundle, base_models=job.config.base_models)
     golden = golden_gate(candidate)
     figures = judge(job, "evaluate candidate", candidate, sets)
+    # Row ids are hashes, so the first ones are a fair sample.
+    given = Given(rows=sets.test[: llm_rows or None], train=job.rows("train"))
+    ablation = ablate(job, candidate, bundle, given)
     candidate.close()
     baseline = api.load(serving, base_models=job.config.base_models)
     before = judge(job, "evaluate baseline", baseline, sets)
@@ -57,17 +75,35 @@ def main(job: Job) -> None:
             "candidate": figures,
             "baseline": before,
             "gates": [gate.as_dict() for gate in gates],
+            "ablation": ablation,
         },
     )
 
 
-def with_new_arm(job: Job, parts: BundleParts) -> BundleParts:
+def with_new_part(job: Job, parts: BundleParts) -> BundleParts:
+    """Raises ConfigError where the rules that serve are not those that a rules run started from."""
     made: dict[str, Any] = read_json(job.run_dir / "manifest.json")
+    if made["arm"] == "rules":
+        expected, serving = made["base_rules_version"], RuleSet.load(parts.rules).version
+        if expected and expected != serving:
+            raise ConfigError(
+                f"rules {serving} serve now, the draft was made from {expected}: open a new draft and make its changes "
+                "there"
+            )
+        return replace(parts, rules=job.run_dir / "part")
     part, base = job.run_dir / "part", (str(made["base"]), str(made["base_sha256"]))
     if made["arm"] == "bert":
         return replace(parts, bert=part, bert_base=base)
     return replace(parts, llm=part, llm_base=base)
 
 
+def run(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--abstain-target", type=float)
+    args, others = parser.parse_known_args(argv)
+    main_with = partial(main, abstain_target=args.abstain_target)
+    return run_job(main_with, "Put a trained arm into a bundle and judge it. --abstain-target SHARE", others)
+
+
 if __name__ == "__main__":
-    sys.exit(run_job(main, "Put a trained arm into a bundle and judge it."))
+    sys.exit(run())

@@ -35,6 +35,7 @@ from training.jobs.start import find_start
 from training.jobs.targets import (
     Targets,
     batch_loss,
+    calibrated_loss,
     encode_targets,
     even_weights,
     known_weight,
@@ -139,7 +140,7 @@ class Trainer:
         return BertModel.build(self.base, heads, lora=lora, dropout=self.options.dropout)
 
     def train(self) -> None:
-        """Until the last epoch, or until the validation loss has stopped falling. Raises Stopped."""
+        """Until the last epoch, or until the calibrated validation loss has stopped falling. Raises Stopped."""
         options, state = self.options, self.state
         lengths = [len(ids) for ids in self.train_data.ids]
         while state.epoch < options.epochs and not (options.patience and state.stale_epochs >= options.patience):
@@ -229,17 +230,21 @@ class Trainer:
 
     @torch.inference_mode()
     def evaluate(self) -> tuple[float, dict[str, object]]:
-        """Mean loss over known slots, and figures, on the validation rows."""
+        """Mean calibrated loss over known slots, and figures, on the validation rows."""
         self.model.eval()
-        total, answers = 0.0, [dict[str, str]() for _ in self.val_data.rows]
-        for batch in _in_order([len(ids) for ids in self.val_data.ids], self.state.micro_rows):
-            logits = self._logits(self.val_data, batch)
-            total += batch_loss(logits, self.val_data.batch_targets(batch, self.device)).item()
-            for dimension in self.schema.dimensions:
-                for index, choice in zip(batch, logits[dimension.name].argmax(-1).tolist(), strict=True):
-                    answers[index][dimension.name] = dimension.names[choice]
-        figures = score_labels([row.labels for row in self.val_data.rows], answers, self.schema)
-        return total / float(known_weight(self.val_data.targets)), figures
+        rows = self.val_data.rows
+        batches = list(_in_order([len(ids) for ids in self.val_data.ids], self.state.micro_rows))
+        parts = [self._logits(self.val_data, batch) for batch in batches]
+        order = [index for batch in batches for index in batch]
+        logits = {name: torch.cat([part[name] for part in parts]) for name in self.schema.names}
+        targets = self.val_data.batch_targets(order, self.device)
+        answers = [dict[str, str]() for _ in rows]
+        for dimension in self.schema.dimensions:
+            for index, choice in zip(order, logits[dimension.name].argmax(-1).tolist(), strict=True):
+                answers[index][dimension.name] = dimension.names[choice]
+        loss = sum(calibrated_loss(logits[name], item) for name, item in targets.items())
+        figures = score_labels([row.labels for row in rows], answers, self.schema)
+        return loss / float(known_weight(targets)), figures
 
 
 def _in_order(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from classifier import api
 from classifier.base_models import find_base
-from classifier.bert import BertArm
+from classifier.bert import EncoderArm
+from classifier.bert_onnx import load_bert
 from classifier.bundle import BundleParts
-from classifier.calibrate import fit_calibration
+from classifier.calibrate import fit_abstain, fit_calibration
 from classifier.hybrid import Calibration
 from classifier.llm import LlmArm
 from classifier.schema import load_schema
 from classifier.types import ArmScores
 from training.corpus.rows import Row, likeliest
+from training.jobs.ablation import Given, make_report
 from training.jobs.figures import score_labels
 from training.jobs.gates import Gate
 from training.jobs.runtime import Job, Stopped
@@ -48,40 +51,57 @@ def in_batches(job: Job, stage: str, items: Sequence[T]) -> Iterator[Sequence[T]
         job.events.progress(stage, min(at + BATCH_TEXTS, len(items)), len(items))
 
 
-def calibrate_parts(job: Job, parts: BundleParts, rows: Sequence[Row], llm_rows: int) -> Calibration:
-    """Calibration fitted on rows that no arm was trained on. The LLM reads the first `llm_rows` of them (0: all)."""
+@dataclass(frozen=True, slots=True)
+class CalibrationPlan:
+    """How a bundle is calibrated on rows that no arm was trained on."""
+
+    llm_rows: int = 0
+    """The LLM reads the first so many; 0: all."""
+    risk_thresholds: Mapping[str, float] | None = None
+    """Those to keep. Thresholds stand on calibrated probabilities, so they outlast a new arm; fitted anew on a run's
+    few rows they wander, and with them the balance of missed risk and false alarms. None: fit them."""
+    abstain_target: float | None = None
+    """Selective accuracy of risk below which answers are withheld; None: every answer is given."""
+
+
+def calibrate_parts(job: Job, parts: BundleParts, rows: Sequence[Row], plan: CalibrationPlan) -> Calibration:
     schema = load_schema()
     scores: list[dict[str, ArmScores]] = [{} for _ in rows]
     texts = [row.text for row in rows]
     if parts.bert is not None and parts.bert_base is not None:
-        bert = BertArm.load(parts.bert, find_base(parts.bert_base[0], job.config.base_models), schema)
+        bert = load_bert(parts.bert, find_base(parts.bert_base[0], job.config.base_models), schema)
         _collect(job, "calibrate BERT", bert, scores, texts)
         del bert
     if parts.llm is not None and parts.llm_base is not None:
         base = find_base(parts.llm_base[0], job.config.base_models)
         llm = LlmArm.load(parts.llm, base, schema, parts.prompt.read_text(encoding="utf-8"))
         # Row ids are hashes, so the first ones are a fair sample.
-        _collect(job, "calibrate LLM", llm, scores, texts[: llm_rows or len(texts)])
+        _collect(job, "calibrate LLM", llm, scores, texts[: plan.llm_rows or len(texts)])
     labels = [
         {name: value for name, label in row.labels.items() if (value := likeliest(label)) is not None} for row in rows
     ]
-    return fit_calibration(scores, labels, schema=schema)
+    fitted = fit_calibration(scores, labels, schema=schema)
+    if plan.risk_thresholds is not None:
+        fitted = replace(fitted, risk_thresholds=plan.risk_thresholds)
+    if plan.abstain_target is None:
+        return fitted
+    abstain = fit_abstain(scores, labels, fitted, plan.abstain_target, schema=schema)
+    if abstain is None:
+        job.events.log(f"abstain: no limit reaches {plan.abstain_target:.1%} right on held-out rows, so none is set")
+        return fitted
+    job.events.log(
+        f"abstain: below {abstain.limit:.3f} the risk goes to a human; {abstain.coverage:.1%} of the held-out rows "
+        f"keep their answer, {plan.abstain_target:.1%} of them right"
+    )
+    return replace(fitted, abstain=abstain)
 
 
 def _collect(
-    job: Job, stage: str, arm: BertArm | LlmArm, scores: list[dict[str, ArmScores]], texts: Sequence[str]
+    job: Job, stage: str, arm: EncoderArm | LlmArm, scores: list[dict[str, ArmScores]], texts: Sequence[str]
 ) -> None:
     for batch in in_batches(job, stage, range(len(texts))):
         for index, found in zip(batch, arm.score([texts[index] for index in batch]), strict=True):
             scores[index][found.arm] = found
-
-
-def keep_operating_point(fitted: Calibration, serving: Calibration) -> Calibration:
-    """Fitted, but with the serving thresholds: they stand on calibrated probabilities, so they outlast a new arm.
-
-    Fitted anew on a run's few rows they wander, and with them the balance of missed risk and false alarms.
-    """
-    return replace(fitted, risk_thresholds=serving.risk_thresholds)
 
 
 def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:
@@ -98,6 +118,17 @@ def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[
         "test_feedback": _figures([pair for pair in test if pair[0].source == "feedback"]),
         "learned_feedback": _figures(learned),
     }
+
+
+def ablate(job: Job, classifier: api.Classifier, bundle: Path, given: Given) -> dict[str, Any]:
+    """What each part of the bundle contributes, for its release. Raises Stopped between two batches."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        if job.stop.is_set:
+            raise Stopped
+        job.events.progress(stage, done, total)
+
+    return make_report(classifier, bundle, given, report=report)
 
 
 def _figures(pairs: Sequence[tuple[Row, Mapping[str, str]]]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Make the first bundle from two finished runs, and its model card.
 
-    python -m training.jobs.starter --bert RUN_DIR [--llm RUN_DIR] --out releases/starter-1
+    python -m training.jobs.starter --bert RUN_DIR [--llm RUN_DIR] [--suite FILE] --out releases/starter-2
 
 Calibrates on the BERT run's `val` rows, measures on its `test` rows, and refuses to write a bundle that gets one of the
-five statements wrong. The card is written beside the bundle as `<out>.md`: a bundle holds only what is loaded.
+five statements wrong. The card is written beside the bundle as `<out>.md`, its plots to `<out>.plots` and the figures
+to `<out>.json`: a bundle holds only what is loaded.
 """
 
 import argparse
@@ -23,9 +24,15 @@ from classifier.hybrid import POLICIES, Calibration
 from classifier.schema import load_schema
 from training.corpus.public import OPEN_SETS
 from training.corpus.rows import Row, RowError
-from training.jobs.candidate import Sets, calibrate_parts, judge
+from training.jobs.ablation import Given
+from training.jobs.ablation_figures import source_of
+from training.jobs.ablation_text import write_sections
+from training.jobs.candidate import CalibrationPlan, Sets, ablate, calibrate_parts, judge
 from training.jobs.config import ConfigError, read_json, write_json
+from training.jobs.onnx_gate import choose_runtime
 from training.jobs.runtime import Job
+from training.jobs.suite import read_suite
+from training.plots import draw_ablation, write_plots
 
 Arm = tuple[Path, tuple[str, str]]
 
@@ -57,9 +64,11 @@ def build_starter(args: argparse.Namespace) -> dict[str, Any]:
         llm_base=llm_base,
     )
     sets = Sets.read(job)
+    parts = choose_runtime(job, parts, sets)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    fitted = calibrate_parts(job, parts, sets.calibration, args.calibration_rows)
+    plan = CalibrationPlan(llm_rows=args.calibration_rows, abstain_target=args.abstain_target)
+    fitted = calibrate_parts(job, parts, sets.calibration, plan)
     build_bundle(part, replace(parts, calibration=fitted))
     classifier = api.load(part)
     try:
@@ -70,24 +79,32 @@ def build_starter(args: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     figures = judge(job, "evaluate", classifier, sets)
     ms = 1000 * (time.monotonic() - started) / (len(sets.test) + len(sets.learned))
+    train = job.rows("train")
+    suite = read_suite(args.suite) if args.suite else ()
+    figures["ablation"] = ablate(job, classifier, part, Given(rows=sets.test, suite=suite, train=train))
+    figures["trained_on"] = count_sources(train)
     part.rename(out)
+    plots = draw_ablation(figures["ablation"])
+    write_plots(out.with_name(f"{out.name}.plots"), plots)
     write_json(out.with_name(f"{out.name}.json"), figures)
-    card = write_card(parts, figures, job.rows("train"), args, ms)
+    pictures = [(plot.title, f"{out.name}.plots/{plot.name}.svg") for plot in plots]
+    card = write_card(parts, figures | {"sections": write_sections(figures["ablation"], pictures)}, args, ms)
     out.with_name(f"{out.name}.md").write_text(card, encoding="utf-8")
     return figures
 
 
-def write_card(
-    parts: BundleParts, figures: dict[str, Any], rows: list[Row], args: argparse.Namespace, ms: float
-) -> str:
+def count_sources(rows: list[Row]) -> dict[str, int]:
+    return dict(sorted(Counter(source_of(row) for row in rows).items()))
+
+
+def write_card(parts: BundleParts, figures: dict[str, Any], args: argparse.Namespace, ms: float) -> str:
     test = figures["test"]
     table = "\n".join(
         f"| {name} | {test[name]['accuracy']:.3f} | {test[name]['macro_f1']:.3f} | {test[name]['rows']} |"
         for name in load_schema().names
     )
     missed, alarms = test["missed_risk"], test["false_alarm"]
-    sources = Counter(row.source.partition(":")[0] for row in rows)
-    listed = "\n".join(f"| {_describe_source(name)} | {count} |" for name, count in sorted(sources.items()))
+    listed = "\n".join(f"| {_describe_source(name)} | {count} |" for name, count in figures["trained_on"].items())
     runs = [("BERT", args.bert, parts.bert_base)]
     if args.llm:
         runs.append(("LLM", args.llm, parts.llm_base))
@@ -123,6 +140,10 @@ On {test["rows"]} rows of the bank that were used neither for training nor for c
 Missed risk (medium or high answered none or low): {missed["hits"]} of {missed["total"]}.
 False alarms (none or low answered medium or high): {alarms["hits"]} of {alarms["total"]}.
 {ms:.0f} ms a text on average where it was made (CPU), texts in batches of 16.
+
+## Ablation
+
+{figures["sections"]}
 
 ## Limits
 
@@ -162,6 +183,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--llm", type=Path, help="finished run dir of training.jobs.sft")
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write; its folder name is its name")
     parser.add_argument("--policy", choices=POLICIES, default="cascade")
+    parser.add_argument("--suite", type=Path, help="functional suite for the ablation")
+    parser.add_argument(
+        "--abstain-target", type=float, help="withhold risk labels so that this share of the rest is right"
+    )
     parser.add_argument("--calibration-rows", type=int, default=0, help="held-out rows the LLM reads; 0 = all")
     args = parser.parse_args(argv)
     try:

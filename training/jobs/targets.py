@@ -10,6 +10,9 @@ from torch.nn.functional import log_softmax
 from classifier.schema import Dimension, Schema
 from training.corpus.rows import Label, Row, likeliest
 
+TEMPERATURES = tuple(2 ** (step / 8) for step in range(-8, 25))
+"""From 1/2 to 8, in steps of 9 %."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -85,6 +88,15 @@ def slot_losses(logits: Tensor, targets: Targets) -> Tensor:
     cross_entropy = -(shares * log_p).sum(-1)
     loss = torch.where(targets.is_soft, cross_entropy, marginal)
     return torch.where(known, loss * targets.weight, torch.zeros_like(loss))
+
+
+def calibrated_loss(logits: Tensor, targets: Targets) -> float:
+    """Sum of `slot_losses` at the temperature that makes it least.
+
+    A bundle divides the logits by a fitted temperature, so an epoch whose labels got better and whose probabilities
+    only got too sure must not look worse than the one before it.
+    """
+    return min(float(slot_losses(logits / temperature, targets).sum()) for temperature in TEMPERATURES)
 
 
 def known_weight(targets: Mapping[str, Targets]) -> Tensor:
