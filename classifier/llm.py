@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoTokenizer, DynamicCache
 
 from classifier.batches import plan_batches
@@ -48,7 +48,6 @@ class LlmArm:
         self._column = {token: column for column, token in enumerate(self._allowed)}
         self._default_draft = {dimension.name: dimension.names[0] for dimension in self.schema.dimensions}
         self._habits = Habits()
-        self._shared_base: nn.Module | None = None
         with torch.inference_mode():
             self._head_rows = self._find_head_rows()
             self._prefix = self._read_prefix()
@@ -63,14 +62,12 @@ class LlmArm:
         adapter = path if (path / "adapter_config.json").is_file() else None
         try:
             tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-            loaded = load_llm(base, adapter, settings)
+            model = load_llm(base, adapter, settings)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise BundleError(f"the llm part cannot be loaded on {base.name}: {error}") from error
-        arm = cls(loaded.model, LabelPrompt.build(tokenizer, schema, prompt), max_tokens=settings.max_tokens)
+        arm = cls(model, LabelPrompt.build(tokenizer, schema, prompt), max_tokens=settings.max_tokens)
         if settings.int8 and not settings.quantise and arm.model.device.type == "cpu":
             arm.use_int8()
-        else:
-            arm._shared_base = loaded.base
         return arm
 
     def close(self) -> None:

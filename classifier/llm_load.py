@@ -4,12 +4,11 @@ Environment, each stronger than the bundle's llm.json: HEED_LLM_INT8 (`1`, `0`; 
 `4bit`: bitsandbytes), HEED_LLM_DTYPE (`float32`, `bfloat16`, `float16`; default bfloat16 on a GPU, float32 on a CPU).
 """
 
-import copy
 import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -77,58 +76,46 @@ def _choice(variable: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedLlm:
-    model: nn.Module
-    base: nn.Module | None
-    """Whose tensors `model` shares. Whoever holds it lets the next bundle on the same base share them too."""
+def load_llm(base: Path, adapter: Path | None, settings: LlmSettings) -> Any:
+    """A model that is ready to score. Raises OSError, ValueError, RuntimeError, ImportError, as transformers does.
 
-
-def load_llm(base: Path, adapter: Path | None, settings: LlmSettings) -> LoadedLlm:
-    """Raises OSError, ValueError, RuntimeError or ImportError as transformers and peft do."""
+    Weights that an adapter leaves as they are stand in memory once for all models of this process on the same base.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = getattr(torch, settings.dtype or ("bfloat16" if device == "cuda" else "float32"))
-    if settings.quantise:
-        # Merging into quantised weights would round the adapter away, so there it stays beside them.
-        model = _read_model(base, device, dtype, quantise=settings.quantise)
-        return LoadedLlm(_add_adapter(model, adapter).eval() if adapter else model, None)
-    shared = _bases.get(base, device, dtype)
-    model = _borrow(shared)
-    if adapter is not None:
-        model = _add_adapter(model, adapter)
-        _unshare_adapted(model)
-        model = model.merge_and_unload()
-    return LoadedLlm(model.eval(), shared)
+    # transformers sets process-wide state while it reads a model.
+    with _loading:
+        model = _read_model(base, device, dtype, settings.quantise)
+        if settings.quantise:
+            # Merging into quantised weights would round the adapter away, so there it stays beside them.
+            return (_add_adapter(model, adapter) if adapter else model).eval()
+        if device == "cpu":
+            _prepare_for_cpu(model)
+        untouched = {id(parameter): name for name, parameter in model.named_parameters()}
+        if adapter is not None:
+            model = _add_adapter(model, adapter)
+            for parameter in _adapted(model):
+                untouched.pop(id(parameter), None)
+            model = model.merge_and_unload()
+        _share(model, base.name, untouched)
+        return model.eval()
 
 
-class _SharedBases:
-    """Base models of this process, for as long as anything uses them. Their tensors are never written to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._models: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
-
-    def get(self, base: Path, device: str, dtype: torch.dtype) -> Any:
-        # The files as they lie there: hashing them again would take longer than reading them.
-        files = ((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in base.glob("*.safetensors"))
-        key = (base.resolve(), *sorted(files), device, dtype)
-        with self._lock:
-            model = self._models.get(key)
-            if model is None:
-                model = _read_model(base, device, dtype)
-                if device == "cpu":
-                    _prepare_for_cpu(model)
-                self._models[key] = model
-            return model
+_loading = threading.Lock()
+_shared: "weakref.WeakValueDictionary[tuple[str, str], nn.Parameter]" = weakref.WeakValueDictionary()
+"""(base, name) -> weight, for as long as any model uses it."""
 
 
-_bases = _SharedBases()
-
-
-def _borrow(shared: nn.Module) -> Any:
-    """A model of its own on the very same tensors."""
-    tensors = [*shared.parameters(), *shared.buffers()]
-    return copy.deepcopy(shared, {id(tensor): tensor for tensor in tensors})
+def _share(model: nn.Module, base: str, names: Mapping[int, str]) -> None:
+    """Put weights that are in memory already in the place of equal ones. `names`: id of a parameter -> its name."""
+    for module in model.modules():
+        for leaf, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in names:
+                continue
+            known = _shared.setdefault((base, names[id(parameter)]), parameter)
+            # Compared, not trusted: another folder may have the same name, and a file may have changed.
+            if known.device == parameter.device and known.dtype == parameter.dtype and torch.equal(known, parameter):
+                setattr(module, leaf, known)
 
 
 def _add_adapter(model: Any, adapter: Path) -> Any:
@@ -137,18 +124,17 @@ def _add_adapter(model: Any, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, str(adapter))
 
 
-def _unshare_adapted(model: nn.Module) -> None:
-    """Copies of the matrices that the adapter is merged into, and of no others."""
+def _adapted(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights of the base that the adapter changes."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
             layer: nn.Module = module.get_base_layer()
-            for name, parameter in list(layer.named_parameters(recurse=False)):
-                setattr(layer, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))
+            yield from layer.parameters(recurse=False)
 
 
-def _read_model(base: Path, device: str, dtype: torch.dtype, quantise: str = "") -> Any:
+def _read_model(base: Path, device: str, dtype: torch.dtype, quantise: str) -> Any:
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": _choose_attention(base)}
     if quantise:
         bits_and_bytes: Any = transformers.BitsAndBytesConfig

@@ -1,6 +1,8 @@
 """Loading the LLM arm: settings, base weights shared by bundles, and small weights by bitsandbytes."""
 
+import gc
 import json
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from classifier import llm_load
 from classifier.errors import BundleError
 from classifier.llm import LlmArm
-from classifier.llm_load import LlmSettings, load_llm
+from classifier.llm_load import LlmSettings
 from tests.classifier.test_llm_scoring import SCHEMA, TEXTS, assert_same
 from tests.classifier.toys import TOY_LLAMA, TOY_PROMPT, make_base_models, make_llm_part
 
@@ -59,44 +61,45 @@ def test_a_second_bundle_changes_nothing_in_the_first(base: Path, parts: list[Pa
         assert_same(second.score(TEXTS), before)
 
 
-def test_the_shared_base_is_never_written_to(base: Path, parts: list[Path]) -> None:
-    first = load(parts[0], base)
-    assert first._shared_base is not None
+def test_shared_weights_are_those_on_disk(base: Path, parts: list[Path]) -> None:
+    arms = [load(part, base) for part in parts]
     on_disk = load_file(base / "model.safetensors")
-    for name, tensor in first._shared_base.state_dict().items():
-        if name in on_disk:
-            assert torch.equal(tensor, on_disk[name])
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert torch.equal(arms[1].model.get_parameter(name), on_disk[name])
 
 
-def test_an_unused_base_is_let_go(base: Path, parts: list[Path]) -> None:
-    import gc
+def test_a_changed_base_is_not_taken_for_the_one_in_memory(base: Path, parts: list[Path], tmp_path: Path) -> None:
+    first = load(parts[0], base)
+    other = tmp_path / base.name
+    shutil.copytree(base, other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    second = load(parts[0], other)
+    assert not torch.equal(first.model.model.norm.weight, second.model.model.norm.weight)
+    assert torch.equal(second.model.model.norm.weight, weights["model.norm.weight"])
 
+
+def test_weights_that_nothing_uses_are_let_go(base: Path, parts: list[Path]) -> None:
     arm: LlmArm | None = load(parts[0], base)
-    assert len(llm_load._bases._models) == 1
+    assert any(key[0] == base.name for key in llm_load._shared)
     del arm
     gc.collect()
-    assert len(llm_load._bases._models) == 0
+    assert not list(llm_load._shared)
 
 
-def test_a_base_loaded_by_many_threads_is_read_once(
-    base: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads: list[Path] = []
-    read, gate = llm_load._read_model, threading.Barrier(4)
+def test_bundles_loaded_at_the_same_time_share_too(base: Path, parts: list[Path]) -> None:
+    gate = threading.Barrier(4)
 
-    def counted(path: Path, *rest: Any) -> Any:
-        reads.append(path)
-        return read(path, *rest)
-
-    def load_together(part: Path) -> Any:
+    def load_together(part: Path) -> LlmArm:
         gate.wait(30)
-        return load_llm(base, part, LlmSettings())
+        return load(part, base)
 
-    monkeypatch.setattr(llm_load, "_read_model", counted)
     with ThreadPoolExecutor(4) as pool:
-        loaded = list(pool.map(load_together, parts * 2))
-    assert len(reads) == 1
-    assert len({id(item.base) for item in loaded}) == 1
+        arms = list(pool.map(load_together, parts * 2))
+    assert len({weight(arm, "mlp.down_proj").data_ptr() for arm in arms}) == 1
+    assert_same(arms[2].score(TEXTS), probabilities(arms[0]))
+    assert_same(arms[3].score(TEXTS), probabilities(arms[1]))
 
 
 def mean_gap(arm: LlmArm, other: LlmArm) -> float:
