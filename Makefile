@@ -26,8 +26,9 @@ $(READY): pyproject.toml constraints.txt
 	"$(PY)" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch "$(READY)"
 
-models: $(READY) ## fetch the two default base models (kept under VAR_DIR)
+models: $(READY) ## fetch the two default base models and derive the int8 file (kept under VAR_DIR)
 	@"$(PY)" -m classifier.base_models
+	@"$(PY)" -m classifier.derived
 
 demo: models ## start everything with demo texts and demo people
 	@"$(PY)" manage.py up --demo

@@ -30,6 +30,8 @@ __all__ = ["MAX_TOKENS", "LlmArm"]
 
 BATCH_ROWS = 16
 BATCH_TOKENS = 4096
+CPU_BATCH_TOKENS = 256
+"""One core is busy with few tokens already; from there on a batch only adds padding."""
 HEAD_PROBE = 8
 """Tokens of the prefix on which the head is looked at."""
 HEAD_TOLERANCE = 1e-5
@@ -85,7 +87,9 @@ class LlmArm:
         """Same order. Drafts change the time taken, never the answer. `latency_ms` is a text's share of its batch."""
         tokens = [self.prompt.encode_text(text, self.max_tokens) for text in texts]
         scores: list[ArmScores | None] = [None] * len(texts)
-        for batch in plan_batches([len(ids) for ids in tokens], BATCH_TOKENS, rows=BATCH_ROWS):
+        budget = CPU_BATCH_TOKENS if self.model.device.type == "cpu" else BATCH_TOKENS
+        fixed = len(self.prompt.suffix) + self.prompt.longest_line
+        for batch in plan_batches([len(ids) + fixed for ids in tokens], budget, rows=BATCH_ROWS):
             started = time.perf_counter()
             rows = [
                 LineInProgress(
@@ -216,7 +220,6 @@ class LlmArm:
 
 def _room_for_text(config: Any, prompt: LabelPrompt) -> int:
     """Tokens that a text may have, so that the whole stays within the model's positions and its attention window."""
-    line = sum(map(len, prompt.leads)) + sum(max(map(len, trie.scored.values())) for trie in prompt.tries)
     windows = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
     longest = min([int(window) for window in windows if window], default=1_000_000)
-    return longest - len(prompt.prefix) - len(prompt.suffix) - line
+    return longest - len(prompt.prefix) - len(prompt.suffix) - prompt.longest_line

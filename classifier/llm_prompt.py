@@ -64,6 +64,11 @@ class LabelPrompt:
     glue: str = ""
     """What a text is encoded behind, where the tokenizer puts a space before a text that stands alone."""
 
+    @property
+    def longest_line(self) -> int:
+        """Tokens of a label line at most."""
+        return sum(map(len, self.leads)) + sum(max(map(len, trie.scored.values())) for trie in self.tries)
+
     @classmethod
     def build(cls, tokenizer: Any, schema: Schema, system: str) -> "LabelPrompt":
         """Raises BaseModelError for a tokenizer without chat template or one that merges across labels."""

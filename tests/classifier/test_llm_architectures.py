@@ -37,6 +37,12 @@ OTHER_HEADS: dict[str, Family] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toy tokens are bytes: with the usual budget each text would be a batch of its own."""
+    monkeypatch.setattr("classifier.llm.CPU_BATCH_TOKENS", 4096)
+
+
 def make_model(family: str, extra: dict[str, Any]) -> Any:
     torch.manual_seed(3)
     config = getattr(transformers, f"{family}Config")(**(SIZES | extra))

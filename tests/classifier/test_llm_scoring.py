@@ -31,6 +31,12 @@ TOLERANCE = 1e-4
 """Absolute, on probabilities: float32 sums in another order move the fifth digit at most."""
 
 
+@pytest.fixture(autouse=True)
+def _large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Toy tokens are bytes: with the usual budget each text would be a batch of its own."""
+    monkeypatch.setattr("classifier.llm.CPU_BATCH_TOKENS", 4096)
+
+
 def score_naively(model: Any, prompt: LabelPrompt, text: str, max_tokens: int) -> dict[str, dict[str, float]]:
     """No cache, no draft, no batch: one full forward pass per trie node, label by label."""
     context = list(prompt.encode_prompt(text, max_tokens))
