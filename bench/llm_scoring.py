@@ -33,7 +33,6 @@ from classifier.llm_load import LlmSettings
 from classifier.llm_prompt import LabelPrompt
 from classifier.schema import load_schema
 
-ROOT = Path(__file__).resolve().parent.parent
 BATCH = 32
 EXHAUSTIVE_TEXTS = 4
 SCHEMA = load_schema()
@@ -215,6 +214,7 @@ def measure(release: Path, bases: Path, texts: Sequence[str], rounds: int) -> di
             f"vs_{name}": median_ratio(contenders[name], contenders[f"ours_b{name.rpartition('_b')[2]}"])
             for name in ("generate_b1", "generate_b32", "pipeline_b1", "pipeline_b32")
         },
+        "int8_vs_generate_b1": median_ratio(contenders["generate_b1"], contenders["ours_int8_b1"]),
         "int8_vs_fp32_b1": median_ratio(contenders["ours_b1"], contenders["ours_int8_b1"]),
         "int8_vs_fp32_b32": median_ratio(contenders["ours_b32"], contenders["ours_int8_b32"]),
         "max_abs_diff": largest_gap(full.score(probed), exhaustive),
@@ -227,7 +227,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--release", type=Path, default=ROOT / "releases" / "starter-2")
+    parser.add_argument("--release", type=Path, default=api.STARTER_BUNDLE)
     parser.add_argument("--base-models", type=Path, default=base_models_dir())
     parser.add_argument("--texts", type=int, default=32, help="how many, of the bank's held-out rows")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,12 +1,16 @@
 """Figures and gates by hand-made answers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from classifier.schema import load_schema
+from training.corpus.rows import Row, write_rows
+from training.jobs.candidate import Sets
 from training.jobs.figures import false_alarm, macro_f1, missed_risk, score_labels
 from training.jobs.gates import compare
+from training.jobs.runtime import Job
 
 RISK = load_schema()["risk"]
 
@@ -65,3 +69,13 @@ def test_each_worse_figure_fails_its_own_gate(worse: dict[str, float], gates: se
 
 def test_a_handful_of_corrections_makes_no_gate() -> None:
     assert failed(figures(feedback=0.0, rows=4), figures(rows=4)) == set()
+
+
+def test_a_candidate_is_judged_on_corrections_first_and_on_a_capped_number_of_rows(tmp_path: Path) -> None:
+    rows = [Row(f"{n:02}", f"text {n}", {"risk": "none"}, "feedback" if n > 7 else "bank:F01") for n in range(10)]
+    (tmp_path / "data").mkdir()
+    for split in ("train", "val", "test"):
+        write_rows(tmp_path / "data" / f"{split}.jsonl", rows)
+    job = Job(tmp_path)
+    assert [row.id for row in Sets.read(job, 4).test] == ["08", "09", "00", "01"]
+    assert len(Sets.read(job).test) == 10

@@ -35,7 +35,7 @@ def main(job: Job, abstain_target: float | None = None) -> None:
     if not job.is_complete:
         raise ConfigError("the training of this run is not complete: there is no manifest.json")
     parts = BundleParts.from_bundle(serving, name=job.config.release)
-    sets = Sets.read(job)
+    sets = Sets.read(job, job.config.options.test_rows)
     job.events.stage("calibrate")
     bundle = job.run_dir / "bundle"
     # Left by an attempt that was stopped before its report.

@@ -35,11 +35,15 @@ class Sets:
     learned: Sequence[Row]
 
     @classmethod
-    def read(cls, job: Job) -> "Sets":
-        """`test` is `val` where a snapshot has no rows of its own for it."""
+    def read(cls, job: Job, test_rows: int = 0) -> "Sets":
+        """`test` is `val` where a snapshot has no rows of its own for it; at most `test_rows` of it, 0: all.
+
+        What people corrected comes first. The other ids are hashes, so the first ones are a fair sample.
+        """
         has_test = (job.run_dir / "data" / "test.jsonl").is_file()
         learned = [row for row in job.rows("train") if row.source == "feedback"]
-        return cls(job.rows("val"), job.rows("test" if has_test else "val"), learned)
+        test = sorted(job.rows("test" if has_test else "val"), key=lambda row: (row.source != "feedback", row.id))
+        return cls(job.rows("val"), test[: test_rows or None], learned)
 
 
 def in_batches(job: Job, stage: str, items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -103,6 +103,12 @@ class Options:
     calibration_rows: int = option(
         240, "held-out rows the LLM reads when a bundle is put together; 0 = all", low=0, high=100_000
     )
+    test_rows: int = option(
+        600,
+        "held-out rows that candidate and baseline are judged on, corrections first; 0 = all",
+        low=0,
+        high=1_000_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
