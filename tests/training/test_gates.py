@@ -76,6 +76,7 @@ def test_a_candidate_is_judged_on_corrections_first_and_on_a_capped_number_of_ro
     (tmp_path / "data").mkdir()
     for split in ("train", "val", "test"):
         write_rows(tmp_path / "data" / f"{split}.jsonl", rows)
+    (tmp_path / "config.json").write_text('{"kind": "bert"}', encoding="utf-8")
     job = Job(tmp_path)
     assert [row.id for row in Sets.read(job, 4).test] == ["08", "09", "00", "01"]
     assert len(Sets.read(job).test) == 10
