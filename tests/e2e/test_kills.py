@@ -104,8 +104,8 @@ def test_the_inference_server_killed_while_it_scores_leaves_no_text_unscored(
 
 def test_a_training_worker_killed_in_mid_run_is_resumed_to_one_release(stack: StackProcess, ada: httpx.Client) -> None:
     before = len(ada.get("/api/v1/releases").json()["results"])
-    options = {"epochs": 4, "checkpoint_steps": 2, "learning_rate": 1e-7}
-    launched = ada.post("/api/v1/runs", json={"kind": "bert", "options": options})
+    options = {"epochs": 4, "checkpoint_steps": 2, "learning_rate": 1e-7, "test_rows": 200}
+    launched = ada.post("/api/v1/runs", json={"kind": "bert", "options": options, "snapshot": {"replay_rows": 400}})
     assert launched.status_code == 201, launched.text
     path = f"/api/v1/runs/{launched.json()['id']}"
 
@@ -118,7 +118,7 @@ def test_a_training_worker_killed_in_mid_run_is_resumed_to_one_release(stack: St
     kill_all(stack.commands("trainer"))
     _, alive = psutil.wait_procs(job, timeout=30)
     assert alive == [], "the job outlived its supervisor"
-    wait_until(lambda: run()["state"] in ("succeeded", "failed"), timeout_s=600)
+    wait_until(lambda: run()["state"] in ("succeeded", "failed"), timeout_s=1200)
     ended = run()
     assert ended["state"] == "succeeded", f"{ended['error']}\n{ended['log_tail']}"
     assert ended["attempt"] == 2

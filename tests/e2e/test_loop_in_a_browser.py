@@ -11,7 +11,7 @@ from tests.stack import StackProcess, start_toy_stack
 
 pytestmark = pytest.mark.e2e
 
-RUN_TIMEOUT_MS = 420_000
+RUN_TIMEOUT_MS = 1_500_000
 EVERY_LABEL = re.compile(r"emotion: \w+, sentiment: \w+, stress: \w+, risk: \w+")
 
 
