@@ -1,9 +1,9 @@
 """Linear layers in 8-bit integers on the CPU, quantised in memory when a model is loaded.
 
 Weights are rounded per output channel, inputs per token, and sums are kept in 32 bits. Language models have a few input
-channels a hundred times as large as the rest; rounded together with those, the rest is lost. So peaks are
-evened out between inputs and weights (SmoothQuant, Xiao et al. 2023, equation 4), and the few channels that still stick
-out stay in float32 (LLM.int8, Dettmers et al. 2022). Layers that read one tensor (query, key, value; gate, up) are one.
+channels a hundred times as large as the rest; rounded together with those, the rest is lost. So peaks are evened out
+between inputs and weights (SmoothQuant, Xiao et al. 2023, equation 4), and the few channels that still stick out stay
+in float32 (LLM.int8, Dettmers et al. 2022). Layers that read one tensor (query, key, value; gate, up) run as one.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SMOOTHING = 0.5
+SMOOTHING = 0.65
 """Share of an input peak that moves into the weights, as an exponent."""
 OUTLIER_RATIO = 8.0
 """A channel whose smoothed peak is so many times the median peak stays in float32."""
@@ -55,11 +55,8 @@ class Observer:
         group = self._first[name]
         if group == name:
             peaks = given.detach().reshape(-1, given.shape[-1]).abs().amax(0).float()
-            if name in self.groups:
-                peaks = torch.maximum(peaks, self.groups[name].peaks)
-                self.groups[name].peaks = peaks
-            else:
-                self.groups[name] = Siblings({}, peaks)
+            siblings = self.groups.setdefault(name, Siblings({}, peaks))
+            siblings.peaks = torch.maximum(siblings.peaks, peaks)
         self.groups[group].linears[name] = linear
 
 
@@ -82,6 +79,7 @@ def _see(observer: Observer, name: str, linear: nn.Linear, given: tuple[Tensor, 
     observer.see(name, linear, given[0])
 
 
+@torch.inference_mode()
 def replace_linears(model: nn.Module, observer: Observer) -> None:
     """Put 8-bit layers in the place of the observed linears; their float32 weights are let go."""
     for siblings in observer.groups.values():
