@@ -32,6 +32,7 @@ from classifier.llm import LlmArm
 from classifier.llm_load import LlmSettings
 from classifier.llm_prompt import LabelPrompt
 from classifier.schema import load_schema
+from tests.classifier.exhaustive import score_exhaustively
 
 BATCH = 32
 EXHAUSTIVE_TEXTS = 4
@@ -136,25 +137,6 @@ class Questions:
     @torch.inference_mode()
     def answer(self, texts: Sequence[str]) -> Any:
         return self.decide([{"state": text, "questions": self.questions} for text in texts])
-
-
-@torch.inference_mode()
-def score_exhaustively(model: Any, prompt: LabelPrompt, text: str, max_tokens: int) -> Probabilities:
-    """No cache, no draft, no batch: a whole forward pass for every node where the model has a say."""
-    context = list(prompt.encode_prompt(text, max_tokens))
-    found: dict[str, dict[str, float]] = {}
-    for lead, trie, dimension in zip(prompt.leads, prompt.tries, SCHEMA.dimensions, strict=True):
-        context += lead
-        row = dict.fromkeys(dimension.names, 1.0)
-        for branch, allowed in trie.branches.items():
-            logits = model(torch.tensor([[*context, *branch]]), logits_to_keep=1).logits[0, -1].double()
-            share = dict(zip(allowed, logits[list(allowed)].softmax(-1).tolist(), strict=True))
-            for value, path in trie.scored.items():
-                if len(path) > len(branch) and path[: len(branch)] == branch:
-                    row[value] *= share[path[len(branch)]]
-        found[dimension.name] = row
-        context += trie.paths[max(row, key=row.__getitem__)]
-    return found
 
 
 def largest_gap(ours: Sequence[Probabilities], theirs: Sequence[Probabilities]) -> float:

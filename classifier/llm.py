@@ -76,7 +76,11 @@ class LlmArm:
         """Nothing is open; what it holds in memory goes with it."""
 
     def use_int8(self) -> None:
-        """8-bit linears from here on. The cached prefix stays as the full weights read it."""
+        """8-bit linears from here on. The cached prefix stays as the full weights read it.
+
+        The kernel scales a pass by all its rows, so here, unlike in float32, the company of a text and its draft move
+        its probabilities: by up to 0.02 on toy models.
+        """
         with observe_linears(self.model, skip=self.model.get_output_embeddings()) as observer:
             with torch.inference_mode():
                 self._read_prefix()

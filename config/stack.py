@@ -18,12 +18,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import honcho.manager
+import honcho.printer
 from honcho.environ import parse_procfile
 from honcho.process import Process
 
@@ -94,11 +95,39 @@ class _WithoutStops:
             self.events.put(message)
 
 
+class Console:
+    """Standard output that may go away (a closed terminal, the end of a pipe): from then on nothing is written.
+
+    An error here would end the manager and leave what it started behind.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self.out: TextIO | None = out
+
+    def write(self, text: str) -> int:
+        self._try(lambda out: out.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(lambda out: out.flush())
+
+    def isatty(self) -> bool:
+        return self.out is not None and self.out.isatty()
+
+    def _try(self, act: Callable[[TextIO], object]) -> None:
+        if self.out is None:
+            return
+        try:
+            act(self.out)
+        except (OSError, ValueError):
+            self.out = None
+
+
 class StackManager(honcho.manager.Manager):  # type: ignore[misc]
     """Honcho's manager, with restarts and with a record of what it started."""
 
-    def __init__(self, marks_path: Path) -> None:
-        super().__init__()
+    def __init__(self, marks_path: Path, console: Console) -> None:
+        super().__init__(honcho.printer.Printer(console))
         self.marks_path = marks_path
         self.ending = multiprocessing.Event()
         self._process_ctor = self._make_process
@@ -120,7 +149,7 @@ class StackManager(honcho.manager.Manager):  # type: ignore[misc]
 class Stack:
     def __init__(self, options: StackOptions, out: TextIO = sys.stdout) -> None:
         self.options = options
-        self.out = out
+        self.out = Console(out)
         self.var_dir = options.var_dir
         self.marks_path = self.var_dir / "up.json"
         self.env = dict(os.environ)
@@ -193,7 +222,7 @@ class Stack:
 
     def _run_processes(self) -> int:
         honcho.manager.KILL_WAIT = STOP_GRACE_S
-        manager = StackManager(self.marks_path)
+        manager = StackManager(self.marks_path, self.out)
         for name, command in parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes.items():
             manager.add_process(name, command, env=self.env, cwd=str(ROOT))
         ended = threading.Event()

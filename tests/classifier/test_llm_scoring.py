@@ -17,6 +17,7 @@ from classifier.llm import LlmArm
 from classifier.llm_prompt import LabelPrompt, LabelTrie
 from classifier.schema import load_schema
 from classifier.types import ArmScores
+from tests.classifier.exhaustive import score_exhaustively
 from tests.classifier.toys import TOY_PROMPT, make_llama, make_tokenizer
 
 SCHEMA = load_schema()
@@ -35,25 +36,6 @@ TOLERANCE = 1e-4
 def _large_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toy tokens are bytes: with the usual budget each text would be a batch of its own."""
     monkeypatch.setattr("classifier.llm.CPU_BATCH_TOKENS", 4096)
-
-
-def score_naively(model: Any, prompt: LabelPrompt, text: str, max_tokens: int) -> dict[str, dict[str, float]]:
-    """No cache, no draft, no batch: one full forward pass per trie node, label by label."""
-    context = list(prompt.encode_prompt(text, max_tokens))
-    found: dict[str, dict[str, float]] = {}
-    for lead, trie, dimension in zip(prompt.leads, prompt.tries, SCHEMA.dimensions, strict=True):
-        context += lead
-        row = dict.fromkeys(dimension.names, 1.0)
-        for branch, allowed in trie.branches.items():
-            with torch.inference_mode():
-                logits = model(torch.tensor([[*context, *branch]])).logits[0, -1].double()
-            share = dict(zip(allowed, logits[list(allowed)].softmax(-1).tolist(), strict=True))
-            for value, path in trie.scored.items():
-                if len(path) > len(branch) and path[: len(branch)] == branch:
-                    row[value] *= share[path[len(branch)]]
-        found[dimension.name] = row
-        context += trie.paths[max(row, key=row.__getitem__)]
-    return found
 
 
 def random_draft(rng: random.Random) -> dict[str, str]:
@@ -80,7 +62,7 @@ def naive_labels(naive: dict[str, dict[str, float]]) -> dict[str, str]:
 
 def test_equals_naive_scoring_for_any_draft(toy_arm: LlmArm) -> None:
     rng = random.Random(7)
-    expected = [score_naively(toy_arm.model, toy_arm.prompt, text, 100) for text in TEXTS]
+    expected = [score_exhaustively(toy_arm.model, toy_arm.prompt, text, 100) for text in TEXTS]
     for _ in range(3):
         drafts = [random_draft(rng) for _ in TEXTS]
         assert_same(toy_arm.score(TEXTS, drafts), expected)
@@ -89,7 +71,7 @@ def test_equals_naive_scoring_for_any_draft(toy_arm: LlmArm) -> None:
 
 def test_toy_models_disagree_with_random_drafts(toy_arm: LlmArm) -> None:
     """Else the test above would never leave the first pass."""
-    expected = [score_naively(toy_arm.model, toy_arm.prompt, text, 100) for text in TEXTS]
+    expected = [score_exhaustively(toy_arm.model, toy_arm.prompt, text, 100) for text in TEXTS]
     assert len({tuple(naive_labels(naive).values()) for naive in expected}) > 1
     assert all(max(row.values()) > 0.3 for naive in expected for row in naive.values())
 
@@ -111,7 +93,7 @@ def test_right_draft_takes_one_pass_and_wrong_ones_one_more_each(
     toy_arm: LlmArm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes = count_passes(toy_arm, monkeypatch)
-    labels = naive_labels(score_naively(toy_arm.model, toy_arm.prompt, TEXTS[1], 100))
+    labels = naive_labels(score_exhaustively(toy_arm.model, toy_arm.prompt, TEXTS[1], 100))
     toy_arm.score([TEXTS[1]], [labels])
     assert passes == [1]
     passes.clear()
@@ -127,7 +109,7 @@ def test_right_draft_takes_one_pass_and_wrong_ones_one_more_each(
 def test_after_a_wrong_label_the_line_that_it_usually_brings_is_drafted(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = LabelPrompt.build(make_tokenizer(), SCHEMA, TOY_PROMPT)
     arm = LlmArm(make_llama(), prompt, max_tokens=100)
-    expected = score_naively(arm.model, prompt, "ok", 100)
+    expected = score_exhaustively(arm.model, prompt, "ok", 100)
     labels = naive_labels(expected)
     wrong = {item.name: next(name for name in item.names if name != labels[item.name]) for item in SCHEMA.dimensions}
     passes = count_passes(arm, monkeypatch)
@@ -148,7 +130,7 @@ def test_batches_of_one_and_of_many_agree(toy_arm: LlmArm, monkeypatch: pytest.M
 def test_wrong_draft_in_the_last_slot_needs_no_second_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = LabelPrompt.build(make_tokenizer(), SCHEMA, TOY_PROMPT)
     arm = LlmArm(make_llama(), prompt)
-    labels = naive_labels(score_naively(arm.model, prompt, "ok", 100))
+    labels = naive_labels(score_exhaustively(arm.model, prompt, "ok", 100))
     passes = count_passes(arm, monkeypatch)
     for risk in SCHEMA["risk"].names:
         arm.score(["ok"], [labels | {"risk": risk}])
@@ -223,6 +205,6 @@ def test_equals_naive_scoring_on_the_default_base_model() -> None:
     model.eval()
     arm = LlmArm(model, LabelPrompt.build(tokenizer, SCHEMA, PROMPT_PATH.read_text(encoding="utf-8")))
     rng = random.Random(11)
-    expected = [score_naively(model, arm.prompt, text, arm.max_tokens) for text in TEXTS[:3]]
+    expected = [score_exhaustively(model, arm.prompt, text, arm.max_tokens) for text in TEXTS[:3]]
     assert_same(arm.score(TEXTS[:3], [random_draft(rng) for _ in range(3)]), expected)
     assert_same(arm.score(TEXTS[:3]), expected)

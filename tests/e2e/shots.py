@@ -84,6 +84,7 @@ def list_pages(document: int, runs: list[int], ada: object) -> list[tuple[str, s
         ("roll_back", "ada", "/releases/1/roll-back/", ""),
         ("ablation", "ada", "/releases/2/ablation/", ""),
         ("ablation_none", "ada", "/releases/1/ablation/", ""),
+        ("rules", "ada", "/rules/", ""),
         ("people", "ada", "/people/", ""),
         ("api_keys", "ada", "/api-keys/", ""),
         ("guidelines", "ana", "/guidelines/", ""),

@@ -13,10 +13,11 @@ from classifier.llm import LlmArm
 from classifier.llm_load import LlmSettings
 from classifier.schema import load_schema
 from classifier.types import ArmScores
+from tests.classifier.completions_stub import KEY, MODEL, CompletionsStub
 from tests.classifier.toys import TOY_LLAMA, make_base_models, make_llm_part, make_prompt
 from tests.training.toyruns import make_run_dir
 from training.jobs import int8_gate
-from training.jobs.candidate import Sets
+from training.jobs.candidate import CalibrationPlan, Sets, calibrate_parts
 from training.jobs.int8_gate import choose_int8
 from training.jobs.runtime import Job
 
@@ -122,3 +123,21 @@ def test_an_attempt_after_a_stopped_one_starts_from_the_part(job: Job, parts: Bu
     assert chosen.llm is not None
     assert parts.llm is not None
     assert {path.name for path in chosen.llm.iterdir()} == {path.name for path in parts.llm.iterdir()}
+
+
+def test_a_part_on_a_server_is_calibrated_there(
+    job: Job, parts: BundleParts, bases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parts.llm is not None
+    local = LlmArm.load(parts.llm, bases / TOY_LLAMA, SCHEMA, parts.prompt.read_text(encoding="utf-8"))
+    rows = job.rows("val") * 6
+    plan = CalibrationPlan()
+    expected = calibrate_parts(job, parts, rows, plan)
+    with CompletionsStub(local.model, local.prompt.tokenizer).running() as server:
+        monkeypatch.setenv("HEED_LLM_REMOTE_URL", server.url)
+        monkeypatch.setenv("HEED_LLM_REMOTE_MODEL", MODEL)
+        monkeypatch.setenv("HEED_LLM_REMOTE_KEY", KEY)
+        found = calibrate_parts(job, parts, rows, plan)
+        assert server.requests
+    assert found.temperature["llm"] == pytest.approx(dict(expected.temperature["llm"]), rel=0.02)
+    assert expected.temperature["llm"] != Calibration.identity(SCHEMA).temperature["llm"]

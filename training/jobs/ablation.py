@@ -23,6 +23,7 @@ from classifier.hybrid import Calibration, decide_labels, needs_llm
 from classifier.rules.engine import RuleVerdict
 from classifier.schema import load_schema
 from classifier.types import ArmScores, Labels, Probabilities
+from training.corpus.public import EITHER_NEGATIVE
 from training.corpus.rows import Row, RowError, iter_jsonl, text_key
 from training.jobs.ablation_figures import Compared, encode_answers, measure_all, source_of
 from training.jobs.ablation_text import list_remarks, write_markdown
@@ -215,10 +216,9 @@ def read_labelled(path: Path) -> list[Row]:
         if "mapped" not in raw:
             rows.append(Row.from_dict(raw, where))
             continue
-        # "Some negative emotion, the label does not say which": stress or sadness is right.
         labels = dict(raw["mapped"])
-        if labels.get("emotion") == "negative":
-            labels["emotion"] = "stress|sadness"
+        if "emotion" in labels:
+            labels["emotion"] = EITHER_NEGATIVE.get(labels["emotion"], labels["emotion"])
         source = str(raw.get("source") or path.parent.name)
         found = {"id": f"{source}-{text_key(str(raw.get('text')))[:16]}", "text": raw.get("text"), "source": source}
         rows.append(Row.from_dict(found | {"labels": labels}, where))

@@ -19,8 +19,9 @@ from classifier.bundle import BundleParts, build_bundle, manifest_sha256
 from classifier.rules.engine import RuleSet
 from training.jobs.ablation import Given
 from training.jobs.candidate import CalibrationPlan, Sets, ablate, calibrate_parts, golden_gate, judge
-from training.jobs.config import ConfigError, read_json, write_json
+from training.jobs.config import ARM_OF, ConfigError, read_json, write_json
 from training.jobs.gates import compare
+from training.jobs.int8_gate import choose_int8
 from training.jobs.onnx_gate import choose_runtime
 from training.jobs.runtime import Job, run_job
 
@@ -50,6 +51,8 @@ def main(job: Job, abstain_target: float | None = None) -> None:
     )
     if job.config.kind != "rules":  # new rules leave the arms, and so their calibration, as they are
         parts = choose_runtime(job, parts, sets)
+        if ARM_OF[job.config.kind] == "llm":
+            parts = choose_int8(job, parts, sets, rows=llm_rows)
         parts = replace(parts, calibration=calibrate_parts(job, parts, sets.calibration, plan))
     build_bundle(bundle, parts)
     job.events.stage("evaluate")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from classifier.bundle import BundleParts
 from classifier.calibrate import fit_abstain, fit_calibration
 from classifier.hybrid import Calibration
 from classifier.llm import LlmArm
+from classifier.llm_open import open_llm
+from classifier.remote_llm import RemoteLlm
 from classifier.schema import load_schema
 from classifier.types import ArmScores
 from training.corpus.rows import Row, likeliest
@@ -77,10 +80,12 @@ def calibrate_parts(job: Job, parts: BundleParts, rows: Sequence[Row], plan: Cal
         _collect(job, "calibrate BERT", bert, scores, texts)
         del bert
     if parts.llm is not None and parts.llm_base is not None:
-        base = find_base(parts.llm_base[0], job.config.base_models)
-        llm = LlmArm.load(parts.llm, base, schema, parts.prompt.read_text(encoding="utf-8"))
+        find = partial(find_base, parts.llm_base[0], job.config.base_models)
+        prompt = parts.prompt.read_text(encoding="utf-8")
+        llm = open_llm(parts.llm, parts.llm_base[0], schema, prompt, find_weights=find, find_tokenizer=find)
         # Row ids are hashes, so the first ones are a fair sample.
         _collect(job, "calibrate LLM", llm, scores, texts[: plan.llm_rows or len(texts)])
+        llm.close()
     labels = [
         {name: value for name, label in row.labels.items() if (value := likeliest(label)) is not None} for row in rows
     ]
@@ -101,11 +106,16 @@ def calibrate_parts(job: Job, parts: BundleParts, rows: Sequence[Row], plan: Cal
 
 
 def _collect(
-    job: Job, stage: str, arm: EncoderArm | LlmArm, scores: list[dict[str, ArmScores]], texts: Sequence[str]
+    job: Job,
+    stage: str,
+    arm: EncoderArm | LlmArm | RemoteLlm,
+    scores: list[dict[str, ArmScores]],
+    texts: Sequence[str],
 ) -> None:
     for batch in in_batches(job, stage, range(len(texts))):
         for index, found in zip(batch, arm.score([texts[index] for index in batch]), strict=True):
-            scores[index][found.arm] = found
+            if found is not None:
+                scores[index][found.arm] = found
 
 
 def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:

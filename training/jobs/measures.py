@@ -14,6 +14,7 @@ import numpy as np
 
 from classifier.schema import Dimension
 from training.corpus.rows import Label
+from training.jobs import figures
 
 BOOTSTRAP = 1_000
 """Resamples behind each interval of a macro-F1: percentiles 2.5 and 97.5."""
@@ -43,23 +44,15 @@ class Estimate:
         return {"value": _round(self.value), "low": _round(self.low), "high": _round(self.high)}
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """`hits` of `total`, with Wilson's score interval."""
+class Rate(figures.Rate):
+    """With Wilson's score interval."""
 
-    hits: int
-    total: int
+    __slots__ = ()
 
     def as_dict(self) -> dict[str, float | int | None]:
         low, high = wilson(self.hits, self.total)
-        share = self.hits / self.total if self.total else None
-        return {
-            "hits": self.hits,
-            "total": self.total,
-            "share": _round(share),
-            "low": _round(low),
-            "high": _round(high),
-        }
+        limits = {"low": _round(low), "high": _round(high)}
+        return {"hits": self.hits, "total": self.total, "share": _round(self.share), **limits}
 
 
 def _round(value: float | None) -> float | None:

@@ -29,6 +29,7 @@ from training.jobs.ablation_figures import source_of
 from training.jobs.ablation_text import write_sections
 from training.jobs.candidate import CalibrationPlan, Sets, ablate, calibrate_parts, judge
 from training.jobs.config import ConfigError, read_json, write_json
+from training.jobs.int8_gate import choose_int8
 from training.jobs.onnx_gate import choose_runtime
 from training.jobs.runtime import Job
 from training.jobs.suite import read_suite
@@ -64,7 +65,7 @@ def build_starter(args: argparse.Namespace) -> dict[str, Any]:
         llm_base=llm_base,
     )
     sets = Sets.read(job)
-    parts = choose_runtime(job, parts, sets)
+    parts = choose_int8(job, choose_runtime(job, parts, sets), sets, rows=args.calibration_rows)
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     plan = CalibrationPlan(llm_rows=args.calibration_rows, abstain_target=args.abstain_target)
