@@ -9,7 +9,8 @@ import transformers
 from classifier.llm import LlmArm
 from classifier.llm_load import GROUPED_ATTENTION
 from classifier.llm_prompt import LabelPrompt
-from tests.classifier.test_llm_scoring import SCHEMA, TEXTS, assert_same, score_naively
+from tests.classifier.exhaustive import score_exhaustively
+from tests.classifier.test_llm_scoring import SCHEMA, TEXTS, assert_same
 from tests.classifier.toys import TOY_PROMPT, make_llama, make_tokenizer
 
 SIZES = {
@@ -59,7 +60,7 @@ def make_arm(model: Any, max_tokens: int = 100) -> LlmArm:
 
 
 def expect(arm: LlmArm) -> list[dict[str, dict[str, float]]]:
-    return [score_naively(arm.model, arm.prompt, text, arm.max_tokens) for text in TEXTS]
+    return [score_exhaustively(arm.model, arm.prompt, text, arm.max_tokens) for text in TEXTS]
 
 
 @pytest.mark.parametrize("name", PLAIN_HEADS)
@@ -88,7 +89,7 @@ def test_no_text_reaches_past_the_attention_window() -> None:
     arm = make_arm(make_model("Mistral", {"sliding_window": 220}), max_tokens=500)
     assert arm.max_tokens < 220 - len(arm.prompt.prefix)
     text = "a long way home " * 40
-    naive = score_naively(arm.model, arm.prompt, text, arm.max_tokens)
+    naive = score_exhaustively(arm.model, arm.prompt, text, arm.max_tokens)
     assert_same(arm.score([text, text[:20]])[:1], [naive])
 
 
