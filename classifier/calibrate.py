@@ -1,4 +1,4 @@
-"""Fit temperatures, blend weights, risk thresholds and cascade limits on held-out rows. Pure numpy.
+"""Fit temperatures, blend weights and risk thresholds on held-out rows, then the cascade (`fit_cascade`). Pure numpy.
 
 Rows are texts the arms were not trained on: per row the scores of each arm, and the true labels as far as known.
 """
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from classifier.hybrid import ARMS, FLOOR_P, TOP_RISK, Abstain, Calibration, Cascade, decide_labels
+from classifier.fit_cascade import fit_cascade
+from classifier.hybrid import ARMS, FLOOR_P, TOP_RISK, Abstain, Calibration, decide_labels
 from classifier.rules.engine import RuleVerdict
 from classifier.schema import Dimension, Schema, load_schema
 from classifier.types import ArmScores, Labels
@@ -19,11 +20,6 @@ MIN_ROWS = 20
 TEMPERATURES = (0.2, 10.0)
 WEIGHTS = np.linspace(0, 1, 21)
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
-ACCURACY_LOSS = 0.005
-"""What the cascade may lose against asking the LLM every time, per dimension."""
-HINT_RECALL = 0.99
-"""Share of the truly risky rows whose P(risk >= medium) must reach the hint, so that the LLM is asked."""
-HINT_RANGE = (0.01, 0.2)
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -75,16 +71,10 @@ def fit_calibration(
     weight = {name: fit_weight(sample) for name, sample in samples.items()}
     calibration = replace(calibration, temperature=temperature, weight=weight)
     risk = schema["risk"]
-    return replace(
-        calibration,
-        risk_thresholds=fit_risk_thresholds(
-            np.exp(samples["risk"].blended(weight["risk"])), samples["risk"].truth, risk, risk_cost or risk.cost
-        ),
-        cascade=Cascade(
-            confidence={name: fit_confidence(sample, weight[name]) for name, sample in samples.items()},
-            risk_hint=fit_risk_hint(samples["risk"], risk),
-        ),
-    )
+    cost = risk_cost or risk.cost
+    p_risk = np.exp(samples["risk"].blended(weight["risk"]))
+    calibration = replace(calibration, risk_thresholds=fit_risk_thresholds(p_risk, samples["risk"].truth, risk, cost))
+    return replace(calibration, cascade=fit_cascade(rows_scores, calibration, schema, cost))
 
 
 def collect(
@@ -167,29 +157,6 @@ def fit_risk_thresholds(
     # Ties need not form a rectangle: take the tied pair nearest to their centre.
     row, column = tied[np.abs(tied - tied.mean(0)).sum(1).argmin()]
     return {"medium": round(float(THRESHOLDS[row]), 6), "high": round(float(THRESHOLDS[column]), 6)}
-
-
-def fit_confidence(sample: Sample, weight: Mapping[str, float]) -> float:
-    """The lowest top probability from which BERT may answer alone and the cascade stays as right as the blend."""
-    if len(sample.log_p) < 2 or len(sample.truth) < MIN_ROWS:
-        return 0.9
-    bert = sample.log_p["bert"]
-    top, bert_right = np.exp(bert.max(1)), bert.argmax(1) == sample.truth
-    blend_right = sample.blended(weight).argmax(1) == sample.truth
-    for limit in np.linspace(0.3, 0.99, 70):
-        right = np.where(top >= limit, bert_right, blend_right).mean()
-        if right >= blend_right.mean() - ACCURACY_LOSS:
-            return round(float(limit), 6)
-    return 0.99
-
-
-def fit_risk_hint(sample: Sample, risk: Dimension) -> float:
-    """The P(risk >= medium) by BERT that all but one in a hundred of the truly risky rows reach."""
-    risky = sample.truth >= risk.index("medium")
-    if "bert" not in sample.log_p or not risky.any():
-        return 0.1
-    p = np.exp(sample.log_p["bert"])[risky][:, risk.index("medium") :].sum(1)
-    return float(np.clip(np.quantile(p, 1 - HINT_RECALL), *HINT_RANGE))
 
 
 def fit_abstain(

@@ -22,10 +22,20 @@ FLOOR_P = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Cascade:
-    confidence: Mapping[str, float]
-    """Per dimension: below this top probability BERT counts as unsure."""
+    """Where the LLM is asked. Fitted by `fit_cascade`: where it has changed no answer for the better it is not."""
+
+    confidence: Mapping[str, Mapping[str, float]]
+    """Dimension -> BERT's own answer -> below this probability of it BERT counts as unsure."""
     risk_hint: float
     """From this P(risk >= medium) on the LLM is asked, however sure BERT is."""
+    risk_sure: float = 1.0
+    """From here on BERT sees the risk itself: neither the hint nor a rule is a reason to ask any more."""
+
+    @classmethod
+    def uniform(cls, schema: Schema, limit: float, *, risk_hint: float, risk_sure: float = 1.0) -> Self:
+        """The same confidence asked of every answer."""
+        confidence = {dimension.name: dict.fromkeys(dimension.names, limit) for dimension in schema.dimensions}
+        return cls(confidence=confidence, risk_hint=risk_hint, risk_sure=risk_sure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class Calibration:
         return cls(
             temperature={arm: dict.fromkeys(schema.names, 1.0) for arm in ARMS},
             weight={name: {"bert": 0.5, "llm": 0.5} for name in schema.names},
-            cascade=Cascade(confidence=dict.fromkeys(schema.names, 0.9), risk_hint=0.1),
+            cascade=Cascade.uniform(schema, 0.9, risk_hint=0.1),
             risk_thresholds={"medium": 0.5, "high": 0.5},
         )
 
@@ -70,8 +80,12 @@ class Calibration:
                 temperature={arm: _floats(raw["temperature"][arm], schema.names) for arm in ARMS},
                 weight={name: _floats(raw["weight"][name], ARMS) for name in schema.names},
                 cascade=Cascade(
-                    confidence=_floats(raw["cascade"]["confidence"], schema.names),
+                    confidence={
+                        dimension.name: _floats(raw["cascade"]["confidence"][dimension.name], dimension.names)
+                        for dimension in schema.dimensions
+                    },
                     risk_hint=float(raw["cascade"]["risk_hint"]),
+                    risk_sure=float(raw["cascade"]["risk_sure"]),
                 ),
                 risk_thresholds=_floats(raw["risk_thresholds"], ("medium", "high")),
                 abstain=Abstain(**_floats(raw["abstain"], ABSTAIN_FIELDS)) if raw.get("abstain") else None,
@@ -87,7 +101,7 @@ class Calibration:
         raw: dict[str, Any] = {
             "temperature": {arm: dict(row) for arm, row in self.temperature.items()},
             "weight": {name: dict(row) for name, row in self.weight.items()},
-            "cascade": {"confidence": dict(self.cascade.confidence), "risk_hint": self.cascade.risk_hint},
+            "cascade": asdict(self.cascade),
             "risk_thresholds": dict(self.risk_thresholds),
         }
         if self.abstain is not None:
@@ -102,8 +116,9 @@ class Calibration:
         for name, weights in self.weight.items():
             if min(weights.values()) < 0 or abs(sum(weights.values()) - 1) > 1e-6:
                 raise BundleError(f"calibration.json: weight.{name} must be two numbers >= 0 that sum to 1")
-        shares = {"risk_hint": self.cascade.risk_hint, **self.risk_thresholds}
-        shares |= {f"confidence.{name}": share for name, share in self.cascade.confidence.items()}
+        shares = {"risk_hint": self.cascade.risk_hint, "risk_sure": self.cascade.risk_sure, **self.risk_thresholds}
+        for name, limits in self.cascade.confidence.items():
+            shares |= {f"confidence.{name}.{value}": share for value, share in limits.items()}
         if self.abstain is not None:
             shares |= {f"abstain.{name}": share for name, share in asdict(self.abstain).items()}
         for name, share in shares.items():
@@ -169,26 +184,36 @@ def blend(arms: Mapping[str, ArmScores], calibration: Calibration, schema: Schem
 def needs_llm(
     bert: ArmScores | None, verdict: RuleVerdict, calibration: Calibration, policy: Policy, schema: Schema
 ) -> bool:
-    """`weighted` always asks; `cascade` only when BERT is unsure or missing, or anything hints at risk."""
+    """`weighted` always asks; `cascade` only when BERT is unsure or missing, or anything leaves the risk open."""
     return policy == "weighted" or any(True for _ in find_llm_reasons(bert, verdict, calibration, schema))
 
 
 def find_llm_reasons(
     bert: ArmScores | None, verdict: RuleVerdict, calibration: Calibration, schema: Schema
 ) -> Iterator[str]:
-    """Why the cascade asks the LLM, the cheapest look first; nothing where BERT answers alone."""
+    """Why the cascade asks the LLM, the cheapest look first; nothing where BERT answers alone.
+
+    A floor at the top of the risk is the last word on it: nothing the LLM says could move it.
+    """
     if bert is None or not is_usable(bert, schema):
         yield "no bert"
         return
-    if verdict.risk_floor or any(item.kind == "block" for item in verdict.evidence):
-        yield "block rule"
-    if any(item.kind == "hint" for item in verdict.evidence):
-        yield "hint rule"
+    risk = schema["risk"]
+    if verdict.risk_floor == risk.names[-1]:
+        return
     rows = calibrate(bert, calibration, schema)
-    if at_least(rows["risk"], schema["risk"], "medium") >= calibration.cascade.risk_hint:
-        yield "risk hint"
+    cascade = calibration.cascade
+    p_risky = at_least(rows["risk"], risk, "medium")
+    if p_risky < cascade.risk_sure:
+        if _is_blocked(verdict):
+            yield "block rule"
+        if any(item.kind == "hint" for item in verdict.evidence):
+            yield "hint rule"
+        if p_risky >= cascade.risk_hint:
+            yield "risk hint"
     for name in schema.names:
-        if max(rows[name].values()) < calibration.cascade.confidence[name]:
+        value = max(rows[name], key=rows[name].__getitem__)
+        if rows[name][value] < cascade.confidence[name][value]:
             yield f"unsure of {name}"
 
 

@@ -122,20 +122,6 @@ def spread(names: tuple[str, ...], peak: int, p: float) -> dict[str, float]:
     return {name: p if index == peak else (1 - p) / (len(names) - 1) for index, name in enumerate(names)}
 
 
-def test_cascade_asks_exactly_where_bert_is_wrong() -> None:
-    calibration = fit_calibration(*make_rows(120))
-    scores, _ = make_rows(120)
-    for name in SCHEMA.names:
-        limit = calibration.cascade.confidence[name]
-        temperature = calibration.temperature["bert"][name]
-        tops = []
-        for row in (scores[0], scores[-1]):
-            powers = [p ** (1 / temperature) for p in row["bert"].probabilities[name].values()]
-            tops.append(max(powers) / sum(powers))
-        assert tops[1] < limit <= tops[0]
-        assert calibration.weight[name]["llm"] > 0.5
-
-
 def test_partial_labels_and_missing_arms_are_left_out() -> None:
     scores, labels = make_rows(120)
     extra_scores = [{"bert": scores[0]["bert"]} for _ in range(10)]

@@ -170,14 +170,14 @@ def test_weighted_policy_always_asks_the_llm() -> None:
         (make_scores(risk=[math.nan, 0, 0, 0]), RuleVerdict(), True),
     ],
 )
-def test_cascade_asks_when_unsure_or_when_anything_hints(
+def test_cascade_asks_when_unsure_or_while_the_risk_is_open(
     bert: ArmScores | None, verdict: RuleVerdict, asked: bool
 ) -> None:
     assert needs_llm(bert, verdict, IDENTITY, "cascade", SCHEMA) is asked
 
 
 def test_calibration_round_trips() -> None:
-    calibration = replace(IDENTITY, cascade=Cascade(dict.fromkeys(SCHEMA.names, 0.8), 0.05))
+    calibration = replace(IDENTITY, cascade=Cascade.uniform(SCHEMA, 0.8, risk_hint=0.05, risk_sure=0.7))
     assert Calibration.from_json(calibration.to_json(), SCHEMA) == calibration
 
 
@@ -185,6 +185,9 @@ def test_calibration_round_trips() -> None:
     ("old", "new", "message"),
     [
         ('"risk_hint": 0.1', '"risk_hint": 1.5', "risk_hint must be between 0 and 1"),
+        ('"risk_sure": 1.0', '"risk_sure": -1', "risk_sure must be between 0 and 1"),
+        ('"sadness": 0.9', '"sadness": 9', "confidence.emotion.sadness must be between 0 and 1"),
+        ('"sadness": 0.9', '"grief": 0.9', "lacks 'sadness'"),
         ('"high": 0.5', '"high": "x"', "malformed"),
         ('"cascade"', '"casc"', "lacks 'cascade'"),
         ('"emotion": 1.0', '"emotion": 0', "temperature.bert.emotion"),

@@ -12,9 +12,7 @@ from classifier.types import ArmScores, Evidence
 from training.jobs.arm_scores import Scored
 
 SCHEMA = load_schema()
-CALIBRATION = replace(
-    Calibration.identity(SCHEMA), cascade=Cascade(confidence=dict.fromkeys(SCHEMA.names, 0.6), risk_hint=0.3)
-)
+CALIBRATION = replace(Calibration.identity(SCHEMA), cascade=Cascade.uniform(SCHEMA, 0.6, risk_hint=0.3, risk_sure=0.8))
 
 
 def bert(**least_likely: float) -> ArmScores:
@@ -39,10 +37,15 @@ def verdict(kind: str) -> RuleVerdict:
         (bert(), RuleVerdict(), []),
         (None, RuleVerdict(), ["no bert"]),
         (bert(), verdict("block"), ["block rule"]),
-        (bert(), RuleVerdict(risk_floor="high"), ["block rule"]),
+        (bert(), RuleVerdict(risk_floor="medium"), ["block rule"]),
+        # The floor is the last word: nothing the LLM says could move it.
+        (bert(risk=0.35, stress=0.45), RuleVerdict(risk_floor="high"), []),
         (bert(), verdict("hint"), ["hint rule"]),
         (bert(), verdict("allow"), []),
         (bert(risk=0.35), RuleVerdict(), ["risk hint"]),
+        # BERT sees the risk itself: a human looks in any case.
+        (bert(risk=0.85), verdict("hint"), []),
+        (bert(risk=0.85, stress=0.45), RuleVerdict(risk_floor="medium"), ["unsure of stress"]),
         (bert(risk=0.29, stress=0.45), verdict("hint"), ["hint rule", "unsure of stress"]),
         (bert(emotion=0.5, risk=0.5), RuleVerdict(), ["risk hint", "unsure of emotion", "unsure of risk"]),
     ],

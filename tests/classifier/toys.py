@@ -225,5 +225,5 @@ def make_calibration() -> Calibration:
     return replace(
         Calibration.identity(schema),
         weight={name: {"bert": 0.9, "llm": 0.1} for name in schema.names},
-        cascade=Cascade(confidence=dict.fromkeys(schema.names, 0.9), risk_hint=0.1),
+        cascade=Cascade.uniform(schema, 0.9, risk_hint=0.1),
     )

@@ -62,6 +62,33 @@ def test_an_unknown_dimension_is_not_in_the_line(prompt: LabelPrompt) -> None:
     assert prompt.eos not in line.labels
 
 
+def test_noisy_slots_show_another_value_and_still_teach_the_true_one(prompt: LabelPrompt) -> None:
+    row = Row("r", "hello", GLAD, "s")
+    (line,) = encode_lines([row], prompt, 32, slot_noise=1.0)
+    text = len(prompt.encode_text("hello", 32) + prompt.suffix)
+    said = dict(slot.split(": ") for slot in decode(prompt, line.ids[text:-1]).split(", "))
+    assert list(said) == list(GLAD)
+    assert all(said[name] != GLAD[name] for name in ("emotion", "sentiment", "stress"))
+    # Nothing follows the last slot, so there is nothing to protect from it.
+    assert said["risk"] == GLAD["risk"]
+    # The true value is taught up to the token where the two part, and none that stands behind a wrong one.
+    lead, trie = prompt.leads[0], prompt.tries[0]
+    true, shown = trie.paths["positive"], trie.paths[said["emotion"]]
+    parting = next(at for at, pair in enumerate(zip(true, shown, strict=False)) if pair[0] != pair[1])
+    slot = line.labels[text + len(lead) : text + len(lead) + len(shown)]
+    assert slot == (*true[: parting + 1], *[IGNORED] * (len(shown) - parting - 1))
+
+
+def test_noise_depends_on_seed_and_row_alone(prompt: LabelPrompt) -> None:
+    rows = [Row(f"r{number}", "hello", GLAD, "s") for number in range(40)]
+    once = encode_lines(rows, prompt, 32, slot_noise=0.5, seed=1)
+    assert encode_lines(rows[20:], prompt, 32, slot_noise=0.5, seed=1) == once[20:]
+    assert encode_lines(rows, prompt, 32, slot_noise=0.5, seed=2) != once
+    plain = encode_lines(rows, prompt, 32)
+    shown = sum(noisy.ids != clean.ids for noisy, clean in zip(once, plain, strict=True))
+    assert 20 < shown < 40  # 1 - 0.5 ** 3 of them, 35, see at least one slot changed
+
+
 def test_a_row_without_a_single_value_is_left_out(prompt: LabelPrompt) -> None:
     rows = [Row("a", "x", {"risk": "low|high"}, "s"), Row("b", "x", {"risk": {"low": 0.5, "high": 0.5}}, "s")]
     assert encode_lines(rows, prompt, 32) == []

@@ -128,6 +128,12 @@ class SftOptions(Options):
     lora_layers: int = option(0, "adapt only so many of the upper layers: less time a step; 0 = all", low=0, high=1000)
     max_tokens: int = option(96, "tokens of the text; longer texts keep head and tail", low=16, high=4096)
     max_rows: int = option(0, "use only so many training rows, feedback first; 0 = all", low=0, high=10_000_000)
+    slot_noise: float = option(
+        0.5,
+        "share of label slots that later slots see filled wrongly, so that each is read off the text",
+        low=0,
+        high=1,
+    )
     gradient_checkpointing: bool = option(False, "less memory, more time: for big models on a GPU")
     quantise: str = option("", "bitsandbytes on a GPU: 8bit or 4bit (QLoRA)", choices=("", "8bit", "4bit"))
 

@@ -1,5 +1,6 @@
 """Rows as label lines for the LLM arm: the same tokens that serving reads, and a loss on the label slots alone."""
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,27 @@ class LineRow:
         return {"input_ids": self.ids, "labels": self.labels, "weight": self.weight, "length": len(self.ids)}
 
 
-def encode_lines(rows: Sequence[Row], prompt: LabelPrompt, max_tokens: int) -> list[LineRow]:
-    """Rows with no slot that has one value (unknown, a set, a tie) are left out."""
-    return [line for row in rows if (line := encode_line(row, prompt, max_tokens)) is not None]
+def encode_lines(
+    rows: Sequence[Row], prompt: LabelPrompt, max_tokens: int, *, slot_noise: float = 0, seed: int = 0
+) -> list[LineRow]:
+    """Rows with no slot that has one value (unknown, a set, a tie) are left out.
+
+    `slot_noise` is the share of slots that later slots see filled with another value. Taught with true slots alone, the
+    model reads the risk off the emotion before it instead of off the text, and an emotion that it guessed wrong then
+    decides the risk. The noise of a row depends on the seed and its id alone.
+    """
+    encoded = (
+        encode_line(row, prompt, max_tokens, slot_noise=slot_noise, rng=random.Random(f"{seed}:{row.id}"))
+        for row in rows
+    )
+    return [line for line in encoded if line is not None]
 
 
-def encode_line(row: Row, prompt: LabelPrompt, max_tokens: int) -> LineRow | None:
+def encode_line(
+    row: Row, prompt: LabelPrompt, max_tokens: int, *, slot_noise: float = 0, rng: random.Random | None = None
+) -> LineRow | None:
     """The line holds the known slots only: an unknown label is never put into the model's mouth."""
+    rng = rng or random.Random(row.id)
     known = {name: value for name in prompt.schema.names if (value := likeliest(row.labels.get(name))) is not None}
     if not known:
         return None
@@ -41,8 +56,15 @@ def encode_line(row: Row, prompt: LabelPrompt, max_tokens: int) -> LineRow | Non
     labels = [IGNORED] * len(ids)
     for place, name in enumerate(known):
         lead, path = _spell_slot(prompt, name, known[name], is_first=place == 0)
+        wanted: Sequence[int] = path
+        if place < len(known) - 1 and rng.random() < slot_noise:
+            other = rng.choice([value for value in prompt.schema[name].names if value != known[name]])
+            _, shown = _spell_slot(prompt, name, other, is_first=place == 0)
+            # Up to the token where the two part, the model has seen nothing wrong: so far the true value is taught.
+            wanted = [path[at] if at < len(path) and path[:at] == shown[:at] else IGNORED for at in range(len(shown))]
+            path = shown
         ids += [*lead, *path]
-        labels += [*[IGNORED] * len(lead), *path]
+        labels += [*[IGNORED] * len(lead), *wanted]
     if len(known) == len(prompt.schema.names):
         ids.append(prompt.eos)
         labels.append(prompt.eos)

@@ -152,7 +152,12 @@ def prepare(job: Job, options: SftOptions) -> Prepared:
     prompt = LabelPrompt.build(tokenizer, load_schema(), system)
     chosen = choose_rows(job.rows("train"), options.max_rows)
     val = choose_rows(job.rows("val"), options.calibration_rows)
-    prepared = Prepared(start, prompt, *(encode_lines(rows, prompt, options.max_tokens) for rows in (chosen, val)))
+    prepared = Prepared(
+        start,
+        prompt,
+        encode_lines(chosen, prompt, options.max_tokens, slot_noise=options.slot_noise, seed=options.seed),
+        encode_lines(val, prompt, options.max_tokens),
+    )
     if not prepared.train or not prepared.val:
         raise ConfigError("no row has a label with a single value: there is nothing the LLM could learn from")
     return prepared
