@@ -17,6 +17,8 @@ UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e]")
 BLANKS = re.compile(r"[ \t]*[\n\r][ \t\n\r]*|[ \t]{2,}|\t")
 # One separator, or two or three spaces where a new word begins. ". " is none: it ends a sentence.
 SPACED = re.compile(r"(?<![a-z0-9])[a-z0-9@$](?:(?:[ ._*-]| {2,3})[a-z0-9@$!](?![a-z0-9])){2,}")
+# The last full stop of `k.m.s. tonight`, seen from the one before it: it belongs to the spelling.
+CLOSING_DOT = re.compile(r"\.[a-z0-9@$!]\.(?= [a-z0-9])")
 # Possessive (`++`) and guarded at the front, or a long run of one letter would be tried from each of its places.
 JOINED = re.compile(r"(?<![a-z0-9])[a-z0-9]++(?:[-_./\\][a-z0-9]++)++")
 TOKEN = re.compile(r"[a-z0-9@$]++(?:[!|*']++[a-z0-9@$]++)*+")
@@ -149,7 +151,8 @@ class Normaliser:
             while index < len(shapes):
                 word = self._longest_word(shapes, index)
                 if word:
-                    yield places[index], places[index + len(word) - 1] + 1, word
+                    end = places[index + len(word) - 1] + 1
+                    yield places[index], end + bool(CLOSING_DOT.match(text, end - 2)), word
                 index += len(word) or 1
 
     def _longest_word(self, shapes: str, index: int) -> str:

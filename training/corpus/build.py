@@ -17,7 +17,7 @@ from pathlib import Path
 from classifier.schema import GOLDEN_STATEMENTS
 from training.corpus.bank import BANK_PATH, count_labels, read_bank
 from training.corpus.generate import Options, generate
-from training.corpus.held_out import read_held_out
+from training.corpus.held_out import HeldOut, read_held_out
 from training.corpus.public import SETS, public_data_dir, read_public
 from training.corpus.rows import SPLITS, Row, RowError, Split, iter_jsonl, text_key, write_rows
 
@@ -95,14 +95,24 @@ def _add_public(corpus: Corpus, rows: Sequence[Row], cap: int) -> None:
             left -= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """Text keys that no generated row may have."""
+
+    known: frozenset[str]
+    held_out: HeldOut
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.known or key in self.held_out
+
+
 def add_generated(corpus: Corpus, bank: Path, options: Options, excluded: Iterable[str] = ()) -> None:
     """Variants of the bank rows that the corpus trains on. They may share the letters of their own bank row alone."""
     kept = {row.id for row in corpus.splits["train"]}
     items = [item for item in read_bank(bank) if item.row.id in kept]
     own = {text_key(item.row.text) for item in items}
-    made = generate(items, options, (corpus.seen | set(excluded)) - own)
-    held_out = read_held_out()
-    corpus.splits["train"] += [item.row for item in made if text_key(item.row.text) not in held_out]
+    known = frozenset((corpus.seen | set(excluded)) - own)
+    corpus.splits["train"] += [item.row for item in generate(items, options, Barred(known, read_held_out()))]
 
 
 def describe(corpus: Corpus) -> str:

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -76,7 +76,7 @@ class Generator:
 
     items: Sequence[BankRow]
     options: Options
-    held_out: Set[str]
+    held_out: Container[str]
     pools: Pools
     vocabulary: frozenset[str]
     texts: set[str] = field(default_factory=set)
@@ -85,7 +85,7 @@ class Generator:
     made: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, items: Iterable[BankRow], options: Options, held_out: Set[str]) -> "Generator":
+    def of(cls, items: Iterable[BankRow], options: Options, held_out: Container[str]) -> "Generator":
         kept = sorted((item for item in items if item.split == "train"), key=lambda item: item.row.id)
         vocabulary = frozenset(word for item in kept for word in WORD.findall(item.row.text) if word.islower())
         generator = cls(kept, options, held_out, Pools.of(kept), vocabulary)
@@ -182,7 +182,7 @@ def _write_variant(item: BankRow, steps: Sequence[str], post: Post) -> Variant:
     return Variant(Row(f"gen-{digest}", post.text, post.labels, source, GENERATED_WEIGHT), operation, item, post.parts)
 
 
-def generate(items: Iterable[BankRow], options: Options, held_out: Set[str] = frozenset()) -> list[Variant]:
+def generate(items: Iterable[BankRow], options: Options, held_out: Container[str] = frozenset()) -> list[Variant]:
     """At most `count` variants of the training rows among `items`. `held_out`: text keys that none may have."""
     return Generator.of(items, options, held_out).run()
 
