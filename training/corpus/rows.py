@@ -86,7 +86,7 @@ def likeliest(label: Label | None) -> str | None:
 def text_key(text: str) -> str:
     """SHA-256 of the normalised text: texts that differ in case, spacing or punctuation alone share a key."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    letters = "".join(char for char in folded if char.isalnum())
+    letters = "".join(filter(str.isalnum, folded))
     # A text of signs alone (emoji) is its own key; else all of them would be one.
     return hashlib.sha256((letters or folded).encode()).hexdigest()
 

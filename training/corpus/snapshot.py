@@ -1,7 +1,7 @@
-"""An immutable data set on disk: train, val and test rows with a manifest, in a folder named by its content hash.
+"""An immutable data set on disk: label rows, preference rows and a manifest, in a folder named by its content hash.
 
-Bank rows keep their side. Feedback is trained on, but for a tenth that is held out to measure with; a text that stands
-in the bank as well stays on the bank's side, with the labels that people gave it.
+`draft` decides what is in it, `preview` describes it, `freeze` writes it. Preference rows are of the texts trained on
+alone, so that what is held out stays unseen by every job.
 """
 
 import hashlib
@@ -10,28 +10,62 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from classifier.schema import load_schema
-from training.corpus.bank import BANK_PATH, BankRow, count_labels, read_bank
-from training.corpus.build import golden_rows
-from training.corpus.compile import CompileOptions, FeedbackRecord, compile_rows
-from training.corpus.rows import SPLITS, Row, Split, split_of, text_key, write_rows
+from training.corpus.annotators import Panel
+from training.corpus.bank import BANK_PATH, BankRow, read_bank
+from training.corpus.compile import CompileOptions, FeedbackRecord, JudgedText, compile_feedback
+from training.corpus.held_out import read_held_out
+from training.corpus.manifest import describe
+from training.corpus.preferences import KTO_FILE, PAIRS_FILE, REWARDS_FILE, write_preferences
+from training.corpus.rows import SPLITS, Row, Split, text_key, write_rows
+from training.corpus.splits import SIDES_FILE, place_feedback, split_rows
+from training.corpus.verdict_rows import Preferences, compile_preferences
 
-FEEDBACK_TEST_SHARE = 0.1
+DATA_FILES = (*(f"{split}.jsonl" for split in SPLITS), KTO_FILE, PAIRS_FILE, REWARDS_FILE)
+MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotOptions:
-    """`replay_rows`: bank rows trained on beside the feedback, so that nothing is forgotten; 0 = all."""
+    """`replay_rows`: bank rows trained on beside the feedback, so that nothing is forgotten; 0 = all.
+
+    `influence_cap`: see `compile.CompileOptions`; 1 = none.
+    """
 
     feedback_weight: float = 3.0
     disagreement: Literal["soft", "majority"] = "soft"
     replay_rows: int = 2000
+    influence_cap: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a snapshot is made beside: the bank, the sides that texts had before, and the gold items."""
+
+    bank: Path = BANK_PATH
+    sides: Mapping[str, Split] = field(default_factory=dict)
+    gold: Collection[str] = ()
+    """Text keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """All that a snapshot will hold."""
+
+    records: Sequence[FeedbackRecord]
+    options: SnapshotOptions
+    texts: Sequence[JudgedText]
+    panel: Panel
+    splits: dict[Split, list[Row]]
+    preferences: Preferences
+    sides: dict[str, Split]
+    left_out: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,74 +78,115 @@ class FrozenRows:
     rows: int
 
 
-def split_rows(feedback: Sequence[Row], bank: Sequence[BankRow], options: SnapshotOptions) -> dict[Split, list[Row]]:
-    """No text stands in two splits. Pure: the same rows give the same splits in the same order."""
-    sides = {text_key(item.row.text): item.split for item in bank}
-    splits: dict[Split, list[Row]] = {split: [] for split in SPLITS}
-    answered: dict[str, Row] = {}
-    for row in sorted(feedback, key=lambda item: item.id):
-        # Spellings of one text (case, punctuation) count once: the first by id.
-        answered.setdefault(text_key(row.text), row)
-    for key, row in answered.items():
-        splits[sides.get(key) or split_of(key, val_share=0, test_share=FEEDBACK_TEST_SHARE)].append(row)
-    kept = [item for item in sorted(bank, key=lambda item: item.row.id) if text_key(item.row.text) not in answered]
-    for split in ("val", "test"):
-        splits[split] += [item.row for item in kept if item.split == split]
-    replay = [item.row for item in kept if item.split == "train"]
-    known = {text_key(row.text) for rows in splits.values() for row in rows} | {text_key(row.text) for row in replay}
-    golden = [row for row in golden_rows() if text_key(row.text) not in known]
-    splits["train"] += golden + (replay[: options.replay_rows] if options.replay_rows else replay)
-    return splits
+def draft(records: Sequence[FeedbackRecord], options: SnapshotOptions, setting: Setting) -> Draft:
+    """Compile and split. The same records in any order give the same draft."""
+    wanted = CompileOptions(options.feedback_weight, options.disagreement, options.influence_cap)
+    excluded = {"held_out": read_held_out(), "gold": setting.gold}
+    compiled = compile_feedback(records, wanted, excluded)
+    bank = read_keyed_bank(setting.bank)
+    keys = {text.id: text_key(text.text) for text in compiled.texts}
+    rows = {keys[row.id]: row for row in compiled.rows}
+    sides = _place({keys[text.id]: text for text in compiled.texts}, rows, bank, setting)
+    splits = split_rows(rows, sides, bank, options.replay_rows)
+    trained = [text for text in compiled.texts if sides[keys[text.id]] == "train"]
+    preferences = compile_preferences(trained, compiled.panel)
+    left_out = compiled.left_out + preferences.left_out
+    left_out["held_out_side"] = len(compiled.texts) - len(trained)
+    replay = sum(item.split == "train" and key not in rows for key, item in bank.items())
+    left_out["bank_beyond_replay"] = max(replay - options.replay_rows, 0) if options.replay_rows else 0
+    return Draft(
+        records, options, compiled.texts, compiled.panel, splits, preferences, {**setting.sides, **sides}, +left_out
+    )
+
+
+def _place(
+    texts: Mapping[str, JudgedText], rows: Mapping[str, Row], bank: Mapping[str, BankRow], setting: Setting
+) -> dict[str, Split]:
+    """The side of every text with feedback; of those without a label row too, for their preference rows."""
+    known = {key: bank[key].split for key in texts if key in bank} | dict(setting.sides)
+    placed = {key: rows.get(key) or Row(text.id, text.text, {}, "feedback") for key, text in texts.items()}
+    return place_feedback(placed, {key: text.origin for key, text in texts.items()}, known)
+
+
+@lru_cache(maxsize=1)
+def read_keyed_bank(path: Path) -> Mapping[str, BankRow]:
+    """The bank by text key, in the order of the ids; without evaluation texts, should one have slipped in.
+
+    Kept: to read and key it takes a second, and it ships with the code.
+    """
+    keyed = {text_key(item.row.text): item for item in sorted(read_bank(path), key=lambda item: item.row.id)}
+    return {key: item for key, item in keyed.items() if key not in read_held_out()}
+
+
+def preview(records: Sequence[FeedbackRecord], options: SnapshotOptions, setting: Setting) -> dict[str, Any]:
+    """The manifest that `freeze` would write. Nothing is kept."""
+    with tempfile.TemporaryDirectory(prefix="heed-preview-") as folder:
+        drafted = draft(records, options, setting)
+        write_data(drafted, Path(folder))
+        return describe(drafted, hash_data(Path(folder)))
 
 
 def freeze(
-    records: Sequence[FeedbackRecord], options: SnapshotOptions, target: Path, bank: Path = BANK_PATH
+    records: Sequence[FeedbackRecord], options: SnapshotOptions, target: Path, setting: Setting | None = None
 ) -> FrozenRows:
     """Compile, split and write below `target`. A snapshot of the same content is left as it is."""
-    compiled = compile_rows(records, CompileOptions(options.feedback_weight, options.disagreement))
-    splits = split_rows(compiled, read_bank(bank), options)
+    drafted = draft(records, options, setting or Setting())
+    with new_folder(target) as work:
+        write_data(drafted, work)
+        content_hash = hash_data(work)
+        manifest = describe(drafted, content_hash)
+        write_manifest(work, manifest)
+        return keep(work, target, manifest)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, gone afterwards unless `keep` moved it into place."""
     target.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".freeze-", dir=target))
     try:
-        for split, rows in splits.items():
-            write_rows(work / f"{split}.jsonl", rows)
-        content_hash = _hash_splits(work)
-        manifest = _describe(splits, records, options, content_hash)
-        (work / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        folder = target / content_hash[:16]
         work.chmod(0o755)
-        if not (folder / "manifest.json").is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(work, folder)
+        yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return FrozenRows(folder, content_hash, manifest, sum(map(len, splits.values())))
 
 
-def _hash_splits(folder: Path) -> str:
+def keep(work: Path, target: Path, manifest: dict[str, Any]) -> FrozenRows:
+    """Move a filled folder to the place that its content hash names."""
+    content_hash = str(manifest["content_hash"])
+    folder = target / content_hash[:16]
+    if not (folder / MANIFEST_FILE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(work, folder)
+    return FrozenRows(folder, content_hash, manifest, sum(manifest["rows"].values()))
+
+
+def write_data(drafted: Draft, folder: Path) -> None:
+    for split, rows in drafted.splits.items():
+        write_rows(folder / f"{split}.jsonl", rows)
+    for name, preferred in (
+        (KTO_FILE, drafted.preferences.kto),
+        (PAIRS_FILE, drafted.preferences.pairs),
+        (REWARDS_FILE, drafted.preferences.rewards),
+    ):
+        if preferred:
+            write_preferences(folder / name, preferred)
+    (folder / SIDES_FILE).write_text(json.dumps(drafted.sides, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def hash_data(folder: Path) -> str:
+    """SHA-256 over the names and contents of the data files that are there."""
     digest = hashlib.sha256()
-    for split in SPLITS:
-        digest.update(hashlib.sha256((folder / f"{split}.jsonl").read_bytes()).digest())
+    for name in DATA_FILES:
+        path = folder / name
+        if path.is_file():
+            digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _describe(
-    splits: dict[Split, list[Row]], records: Sequence[FeedbackRecord], options: SnapshotOptions, content_hash: str
-) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "content_hash": content_hash,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "schema_version": load_schema().version,
-        "options": asdict(options),
-        "records": len(records),
-        "verdicts": dict(sorted(Counter(record.verdict for record in records).items())),
-        "guideline_versions": sorted({record.guideline_version for record in records}),
-        "annotators": len({record.annotator for record in records}),
-        "rows": {split: len(rows) for split, rows in splits.items()},
-        "feedback_rows": {split: sum(row.source == "feedback" for row in rows) for split, rows in splits.items()},
-        "labels": {split: count_labels(rows) for split, rows in splits.items()},
-    }
 
 
 def parse_snapshot_options(raw: dict[str, Any]) -> SnapshotOptions:
@@ -130,4 +205,6 @@ def parse_snapshot_options(raw: dict[str, Any]) -> SnapshotOptions:
         raise ValueError(f"feedback_weight is {options.feedback_weight}, expected more than 0 and at most 100")
     if options.replay_rows < 0:
         raise ValueError(f"replay_rows is {options.replay_rows}, expected 0 (all) or more")
+    if not 0 < options.influence_cap <= 1:
+        raise ValueError(f"influence_cap is {options.influence_cap}, expected more than 0 and at most 1 (no cap)")
     return options
