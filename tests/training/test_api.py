@@ -60,7 +60,7 @@ def test_a_run_is_queued_for_the_training_worker(snapshot: DatasetSnapshot, star
     before = broker.llen("training")
     run = api.start_run("bert", snapshot=snapshot, options={"epochs": "2", "batch_size": ""})
     assert broker.llen("training") == before + 1
-    assert (run.state, run.config) == ("queued", {"options": {"epochs": "2"}})
+    assert (run.state, run.config["options"]) == ("queued", {"epochs": "2"})
     assert api.get_run(run.pk) == run == api.list_runs()[0]
 
 
@@ -116,4 +116,6 @@ def test_the_command_line_names_an_odd_option(snapshot: DatasetSnapshot, starter
         train("--option", "speed=3")
     with pytest.raises(CommandError, match="no snapshot 7000"):
         train("--snapshot", "7000")
+    with pytest.raises(CommandError, match="--option epochs: expected NAME=VALUE"):
+        train("--option", "epochs")
     assert "batch_size=32" in train("--list-options")

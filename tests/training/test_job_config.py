@@ -42,8 +42,8 @@ def test_rejects_an_odd_value_by_name(raw: dict[str, object], message: str) -> N
 
 
 def test_rejects_an_unknown_kind() -> None:
-    with pytest.raises(ConfigError, match="unknown job 'ppo', expected one of bert, sft"):
-        parse_options("ppo", {})
+    with pytest.raises(ConfigError, match="unknown job 'grpo', expected one of bert, sft"):
+        parse_options("grpo", {})
 
 
 def test_the_configuration_round_trips(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def run(var_dir: Path, toys: Path) -> TrainingRun:
     api.ensure_starter_release(toys / "toy-1")
-    snapshot = DatasetSnapshot.objects.create(content_hash="0" * 64, uri="nowhere", rows=1)
+    snapshot = DatasetSnapshot.objects.create(
+        content_hash="0" * 64, uri="nowhere", rows=1, manifest={"rows": {"train": 1}}
+    )
     return api.start_run("bert", snapshot=snapshot, options={})
 
 

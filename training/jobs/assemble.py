@@ -17,13 +17,23 @@ from typing import Any
 from classifier import api
 from classifier.bundle import BundleParts, build_bundle, manifest_sha256
 from classifier.rules.engine import RuleSet
+from classifier.schema import load_schema
 from training.jobs.ablation import Given
-from training.jobs.candidate import CalibrationPlan, Sets, ablate, calibrate_parts, golden_gate, judge
-from training.jobs.config import ARM_OF, ConfigError, read_json, write_json
+from training.jobs.candidate import (
+    CalibrationPlan,
+    Sets,
+    ablate,
+    answer_rows,
+    calibrate_parts,
+    golden_gate,
+    judge_answers,
+)
+from training.jobs.config import ConfigError, read_json, write_json
 from training.jobs.gates import compare
 from training.jobs.int8_gate import choose_int8
 from training.jobs.onnx_gate import choose_runtime
 from training.jobs.runtime import Job, run_job
+from training.jobs.samples import pick_samples
 
 
 def main(job: Job, abstain_target: float | None = None) -> None:
@@ -51,20 +61,24 @@ def main(job: Job, abstain_target: float | None = None) -> None:
     )
     if job.config.kind != "rules":  # new rules leave the arms, and so their calibration, as they are
         parts = choose_runtime(job, parts, sets)
-        if ARM_OF[job.config.kind] == "llm":
+        if job.config.arm == "llm":
             parts = choose_int8(job, parts, sets, rows=llm_rows)
         parts = replace(parts, calibration=calibrate_parts(job, parts, sets.calibration, plan))
     build_bundle(bundle, parts)
     job.events.stage("evaluate")
     candidate = api.load(bundle, base_models=job.config.base_models)
     golden = golden_gate(candidate)
-    figures = judge(job, "evaluate candidate", candidate, sets)
+    answers = answer_rows(job, "evaluate candidate", candidate, sets)
+    figures = judge_answers(sets, answers)
     # Row ids are hashes, so the first ones are a fair sample.
     given = Given(rows=sets.test[: llm_rows or None], train=job.rows("train"))
     ablation = ablate(job, candidate, bundle, given)
     candidate.close()
     baseline = api.load(serving, base_models=job.config.base_models)
-    before = judge(job, "evaluate baseline", baseline, sets)
+    answered_before = answer_rows(job, "evaluate baseline", baseline, sets)
+    before = judge_answers(sets, answered_before)
+    tested = len(sets.test)
+    samples = pick_samples(sets.test, answered_before[:tested], answers[:tested], load_schema())
     gates = [golden, *compare(figures, before)]
     for gate in gates:
         job.events.log(f"gate {gate.name}: {'passed' if gate.passed else 'FAILED'} ({gate.value}, bar {gate.bar})")
@@ -79,6 +93,7 @@ def main(job: Job, abstain_target: float | None = None) -> None:
             "baseline": before,
             "gates": [gate.as_dict() for gate in gates],
             "ablation": ablation,
+            "samples": samples,
         },
     )
 

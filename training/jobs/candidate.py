@@ -120,11 +120,20 @@ def _collect(
 
 def judge(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> dict[str, Any]:
     """Figures on all test rows, on those of the bank and those from feedback, and on the feedback learned from."""
-    rows = [*sets.test, *sets.learned]
+    return judge_answers(sets, answer_rows(job, stage, classifier, sets))
+
+
+def answer_rows(job: Job, stage: str, classifier: api.Classifier, sets: Sets) -> list[Mapping[str, str]]:
+    """The labels of each row of `sets.test`, then of `sets.learned`; empty for a text that could not be scored."""
     answers: list[Mapping[str, str]] = []
-    for batch in in_batches(job, stage, rows):
+    for batch in in_batches(job, stage, [*sets.test, *sets.learned]):
         answers += [decision.labels for decision in classifier.decide([row.text for row in batch])]
-    pairs = list(zip(rows, answers, strict=True))
+    return answers
+
+
+def judge_answers(sets: Sets, answers: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The figures of `judge` from the answers of `answer_rows`."""
+    pairs = list(zip([*sets.test, *sets.learned], answers, strict=True))
     test, learned = pairs[: len(sets.test)], pairs[len(sets.test) :]
     return {
         "test": _figures(test),

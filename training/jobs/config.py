@@ -79,6 +79,16 @@ def option(
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
+TRACKERS = ("none", "trackio", "mlflow")
+
+
+def tracker_option() -> Any:
+    """Of the jobs that are built on transformers' Trainer."""
+    return option(
+        "none", "also send the figures to a tracker of yours, where one is installed on the worker", choices=TRACKERS
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Base of the jobs' options."""
@@ -120,13 +130,22 @@ class BertOptions(Options):
 
 
 @dataclass(frozen=True, slots=True)
-class SftOptions(Options):
+class LlmOptions(Options):
+    """Of the jobs that train an adapter of the LLM with trl."""
+
     epochs: int = option(1, "passes over the training rows", low=1, high=20)
     batch_size: int = option(8, "rows per optimiser step", low=1, high=256)
     learning_rate: float = option(2e-4, "peak step size; falls along a cosine", low=1e-7, high=0.1)
     lora_rank: int = option(8, "size of the low-rank adapter", low=1, high=256)
     lora_layers: int = option(0, "adapt only so many of the upper layers: less time a step; 0 = all", low=0, high=1000)
     max_tokens: int = option(96, "tokens of the text; longer texts keep head and tail", low=16, high=4096)
+    gradient_checkpointing: bool = option(False, "less memory, more time: for big models on a GPU")
+    quantise: str = option("", "bitsandbytes on a GPU: 8bit or 4bit (QLoRA)", choices=("", "8bit", "4bit"))
+    report_to: str = tracker_option()
+
+
+@dataclass(frozen=True, slots=True)
+class SftOptions(LlmOptions):
     max_rows: int = option(0, "use only so many training rows, feedback first; 0 = all", low=0, high=10_000_000)
     slot_noise: float = option(
         0.5,
@@ -134,8 +153,85 @@ class SftOptions(Options):
         low=0,
         high=1,
     )
-    gradient_checkpointing: bool = option(False, "less memory, more time: for big models on a GPU")
-    quantise: str = option("", "bitsandbytes on a GPU: 8bit or 4bit (QLoRA)", choices=("", "8bit", "4bit"))
+
+
+@dataclass(frozen=True, slots=True)
+class RewardOptions(LlmOptions):
+    """Of the shared options, `calibration_rows` and `test_rows` mean nothing to it: no bundle is made of a run."""
+
+    epochs: int = option(2, "passes over the pairs", low=1, high=100)
+    learning_rate: float = option(1e-4, "peak step size; falls along a cosine", low=1e-7, high=0.1)
+    margin_scale: float = option(
+        0.1,
+        "reward by which the better answer must win, for each unit of the schema's costs; 0 = any lead",
+        low=0,
+        high=10,
+    )
+    center_coef: float = option(0.01, "pull of the rewards towards a mean of zero", low=0, high=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KtoOptions(LlmOptions):
+    epochs: int = option(1, "passes over the verdicts", low=1, high=100)
+    batch_size: int = option(16, "verdicts per optimiser step", low=2, high=1024)
+    learning_rate: float = option(5e-5, "peak step size; falls along a cosine", low=1e-7, high=0.1)
+    loss: str = option(
+        "apo_zero_unpaired",
+        "apo_zero_unpaired: each verdict by itself; kto: measured against the answers of other texts in its batch",
+        choices=("apo_zero_unpaired", "kto"),
+    )
+    beta: float = option(0.1, "pull towards the serving adapter", low=0.001, high=10)
+
+
+@dataclass(frozen=True, slots=True)
+class PpoOptions(LlmOptions):
+    reward_run: int = option(0, "number of the finished reward run that judges; 0 = the newest", low=0, high=2**31 - 1)
+    epochs: int = option(1, "answers written for each text", low=1, high=100)
+    max_rows: int = option(512, "use only so many texts, those with verdicts first; 0 = all", low=0, high=10_000_000)
+    batch_size: int = option(16, "answers written before each update", low=2, high=1024)
+    mini_batches: int = option(1, "optimiser steps that a pass over those answers is cut into", low=1, high=64)
+    ppo_epochs: int = option(4, "passes over the answers of an update", low=1, high=64)
+    learning_rate: float = option(3e-5, "step size at the start; falls along a line", low=1e-7, high=0.1)
+    kl_coef: float = option(0.05, "pull towards the serving adapter", low=0, high=100)
+    clip_range: float = option(0.2, "how far an update may move a probability, as a share of it", low=0.01, high=1)
+    temperature: float = option(1.0, "of the answers written: higher tries more", low=0.1, high=5)
+    form_steps: int = option(
+        60, "steps at most in which the arm first learns to write whole label lines; 0 = it can", low=0, high=10_000
+    )
+    malformed_penalty: float = option(2.0, "what an answer that is no label line loses", low=0, high=100)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPpoOptions(Options):
+    arm: str = option("bert", "the arm that learns from the verdicts", choices=("bert", "llm"))
+    reward: str = option(
+        "brier",
+        "brier: an answer earns what it was right beyond its own probability, which keeps probabilities honest; "
+        "cost: right is 1, a mistake costs its share of the worst one",
+        choices=("brier", "cost"),
+    )
+    epochs: int = option(3, "passes over the verdicts", low=1, high=100)
+    batch_size: int = option(32, "verdicts per round; split by itself when memory runs out", low=1, high=1024)
+    ppo_epochs: int = option(4, "optimiser steps on a round's verdicts before the next round", low=1, high=64)
+    clip_range: float = option(0.2, "how far a round may move a probability, as a share of it", low=0.01, high=1)
+    kl_coef: float = option(0.05, "pull towards the policy that training starts from", low=0, high=100)
+    replay_weight: float = option(
+        1.0,
+        "weight of labelled rows learned again beside the verdicts, so that nothing is forgotten; 0 = none",
+        low=0,
+        high=100,
+    )
+    replay_rows: int = option(2000, "so many training rows are learned again; 0 = all", low=0, high=10_000_000)
+    learning_rate: float = option(
+        2e-4, "peak step size; falls along a cosine (whole encoder: a tenth of it)", low=1e-7, high=0.1
+    )
+    patience: int = option(
+        3, "stop after so many evaluations without a better held-out reward; 0 = never", low=0, high=100
+    )
+    lora_rank: int = option(8, "size of the low-rank adapter where none is there yet", low=0, high=256)
+    lora_layers: int = option(0, "LLM: adapt only so many of the upper layers; 0 = all", low=0, high=1000)
+    quantise: str = option("", "LLM: bitsandbytes on a GPU: 8bit or 4bit (QLoRA)", choices=("", "8bit", "4bit"))
+    report_to: str = tracker_option()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +243,18 @@ class RulesOptions(Options):
     reason: str = option("", "what the history of releases says of them")
 
 
-OPTIONS: Mapping[str, type[Options]] = {"bert": BertOptions, "sft": SftOptions, "rules": RulesOptions}
-ARM_OF: Mapping[str, Role] = {"bert": "bert", "sft": "llm"}
+OPTIONS: Mapping[str, type[Options]] = {
+    "bert": BertOptions,
+    "sft": SftOptions,
+    "label_ppo": LabelPpoOptions,
+    "reward": RewardOptions,
+    "kto": KtoOptions,
+    "ppo": PpoOptions,
+    "rules": RulesOptions,
+}
+ARM_OF: Mapping[str, Role] = {"bert": "bert", "sft": "llm", "reward": "llm", "kto": "llm", "ppo": "llm"}
+"""A reward model reads the LLM's base, and a run that makes one makes no part of a bundle: `MAKES_NO_BUNDLE`."""
+MAKES_NO_BUNDLE = frozenset({"reward"})
 
 
 def option_specs(kind: str) -> tuple[OptionSpec, ...]:
@@ -199,8 +305,17 @@ class JobConfig:
     base: Path | None = None
     base_models: Path | None = None
     init_from: Path | None = None
+    reward_model: Path | None = None
+    """Folder of a complete reward run, for ppo."""
     release: str = "candidate"
     """Name of the bundle that `assemble` makes."""
+
+    @property
+    def arm(self) -> Role:
+        """The arm that the run trains: its kind's, or an option of its own. Raises KeyError where it trains none."""
+        if isinstance(self.options, LabelPpoOptions):
+            return "llm" if self.options.arm == "llm" else "bert"
+        return ARM_OF[self.kind]
 
     def write(self, run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -217,7 +332,10 @@ class JobConfig:
                 kind=raw["kind"],
                 options=parse_options(raw["kind"], raw.get("options", {})),
                 release=str(raw.get("release", "candidate")),
-                **{name: _path(raw.get(name)) for name in ("serving_bundle", "base", "base_models", "init_from")},
+                **{
+                    name: _path(raw.get(name))
+                    for name in ("serving_bundle", "base", "base_models", "init_from", "reward_model")
+                },
             )
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error

@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -96,7 +97,19 @@ class Job:
 
     def complete(self, manifest: dict[str, object]) -> None:
         """The last write of a job: the manifest's existence means that everything else is there."""
-        write_json(self.run_dir / "manifest.json", {"format": 1, "kind": self.config.kind, **manifest})
+        made = {"format": 1, "kind": self.config.kind, "peak_mb": measure_peak_mb(), **manifest}
+        write_json(self.run_dir / "manifest.json", made)
+
+
+def measure_peak_mb() -> float:
+    """The most memory that this process has held: of the card where one is in use, else of the machine."""
+    torch = sys.modules.get("torch")  # not imported here: a job that has no torch uses no card
+    if torch is not None and torch.cuda.is_available():
+        held = [int(torch.cuda.max_memory_reserved(card)) for card in range(torch.cuda.device_count())]
+        return round(max(held) / 1e6, 1)
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
 def run_job(main: Callable[[Job], None], description: str, argv: list[str] | None = None) -> int:

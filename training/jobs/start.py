@@ -5,7 +5,7 @@ from pathlib import Path
 
 from classifier.base_models import Role, configured_base, ensure_base, find_base
 from classifier.bundle import ArmPart, read_manifest
-from training.jobs.config import ARM_OF, START_SERVING, JobConfig
+from training.jobs.config import START_SERVING, JobConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Start:
 
 def find_start(config: JobConfig) -> Start:
     """Raises BaseModelError or BundleError."""
-    arm = ARM_OF[config.kind]
+    arm = config.arm
     serving = serving_arm(config, arm)
     if config.base is not None:
         base = config.base
