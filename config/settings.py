@@ -119,7 +119,19 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_RATE_LIMITS = {"login_failed": "10/10m/ip,10/10m/key"}
-EMAIL_BACKEND = env_str("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+# No mail leaves before a server is named: people are then told inside Heed alone.
+EMAIL_HOST = env_str("EMAIL_HOST", "")
+EMAIL_PORT = env_int("EMAIL_PORT", 587, low=1, high=65_535)
+EMAIL_HOST_USER = env_str("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env_secret("EMAIL_HOST_PASSWORD", VAR_DIR / "email_password") if EMAIL_HOST_USER else ""
+EMAIL_USE_TLS = env_bool("EMAIL_USE_TLS", True)
+EMAIL_TIMEOUT = 20
+EMAIL_BACKEND = env_str(
+    "EMAIL_BACKEND", f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'}.EmailBackend"
+)
+DEFAULT_FROM_EMAIL = env_str("EMAIL_FROM", "heed@localhost")
+# As people type it, for links in mails: https://heed.example.org. Blank: mails have no link.
+PUBLIC_URL = env_str("PUBLIC_URL", "").rstrip("/")
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = env_str("TIME_ZONE", "UTC")
@@ -208,7 +220,10 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ROUTES = {"training.tasks.run_training_task": {"queue": "training"}}
+CELERY_TASK_ROUTES = {
+    "training.tasks.run_training_task": {"queue": "training"},
+    "training.tasks.report_machine_task": {"queue": "training"},
+}
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # "spawn" for the training worker: a forked child could not use a GPU that its parent has touched.
 CELERY_WORKER_POOL_START_METHOD = env_str("WORKER_POOL_START_METHOD", "fork")
@@ -222,7 +237,10 @@ CELERY_BEAT_SCHEDULE = {
     "score-waiting": {"task": "feedback.tasks.score_waiting_task", "schedule": 10.0},
     "converge-inference": {"task": "training.tasks.converge_inference_task", "schedule": 10.0},
     "requeue-lost-runs": {"task": "training.tasks.requeue_lost_runs_task", "schedule": 20.0},
+    # Behind a long run these would pile up: each is dropped when the next one is due.
+    "report-machine": {"task": "training.tasks.report_machine_task", "schedule": 60.0, "options": {"expires": 60}},
     "tick-cases": {"task": "feedback.tasks.tick_cases_task", "schedule": 30.0},
+    "tell-ended-runs": {"task": "feedback.tasks.tell_ended_runs_task", "schedule": 10.0},
     "settle-rule-drafts": {"task": "feedback.tasks.settle_rule_drafts_task", "schedule": 10.0},
 }
 

@@ -75,8 +75,15 @@ ROUTES: Mapping[str, str | Mapping[str, str]] = {
     "decide-case": "moderate",
     "hand-back-case": "moderate",
     "training": "train",
+    "preview-snapshot": "train",
+    "snapshot": "train",
     "run": "train",
     "cancel-run": "train",
+    "launch-run": "train",
+    "notices": "train",
+    "see-notices": "train",
+    "compare-runs": "train",
+    "run-json": "train",
     "releases": "train",
     "roll-back": "train",
     "ablation": "train",
@@ -236,6 +243,11 @@ def run_read(person: Person, pk: int) -> ml.TrainingRun:
 
 def run_write(person: Person, pk: int) -> ml.TrainingRun:
     return run_read(person, pk)
+
+
+def snapshot_read(person: Person, pk: int) -> ml.DatasetSnapshot:
+    check(person, "train")
+    return _get(ml.list_snapshots(), pk)
 
 
 def release_read(person: Person, pk: int) -> ml.Release:

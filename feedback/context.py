@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from feedback import keys, ml
 from feedback.access import SIGNED_IN, may
-from feedback.models import Annotation, CaseDecision, Person
+from feedback.models import Annotation, CaseDecision, Notice, Person
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,13 @@ PLACES = (
     Place("my-annotations", "My answers", "history", "annotate"),
     Place("intake", "Add texts", "intake", "add_documents", ("batch",)),
     Place("feedback", "Feedback", "feedback", "exchange_feedback"),
-    Place("training", "Training", "training", "train", ("run",)),
+    Place(
+        "training",
+        "Training",
+        "training",
+        "train",
+        ("run", "launch-run", "compare-runs", "preview-snapshot", "snapshot"),
+    ),
     Place("releases", "Releases", "releases", "train", ("roll-back", "ablation")),
     Place(
         "rules", "Rules", "rules", "edit_rules", ("rule-draft", "add-rule", "edit-rule", "rule-file", "rule-changes")
@@ -43,6 +49,7 @@ PLACES = (
     Place("people", "People", "people", "manage_people"),
 )
 MORE = (
+    Place("notices", "News", "note", "train"),
     Place("guidelines", "Guidelines", "guidelines", "read_documents"),
     Place("api-keys", "API keys", "key", SIGNED_IN),
     Place("about", "About Heed", "about", SIGNED_IN),
@@ -90,6 +97,13 @@ class Shell:
     def done_today(self) -> int | None:
         """Own answers or decisions since midnight; None for someone who gives neither."""
         return count_done_today(self.person) if self.person else None
+
+    @cached_property
+    def news(self) -> int:
+        """Notices that the person has not seen. Only who may launch runs is told anything."""
+        if self.person is None or not may(self.person, "train"):
+            return 0
+        return Notice.objects.filter(person=self.person, seen_at=None).count()
 
     @property
     def page(self) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib.auth.password_validation import password_validators_help_texts
+from django.utils.formats import date_format
 
 from feedback import ml
 from feedback.errors import InvalidInput
@@ -199,9 +200,62 @@ class RollBackForm(forms.Form):
     )
 
 
-class RunForm(forms.Form):
-    """The options of one kind of run, as its dataclass declares them."""
+class SnapshotForm(forms.Form):
+    """How what people have said becomes a snapshot. A field left blank stands at its default."""
 
+    feedback_weight = forms.FloatField(
+        required=False,
+        min_value=0.01,
+        max_value=100,
+        label="Feedback weight",
+        help_text="How many rows of the corpus one corrected text counts for.",
+        widget=forms.NumberInput(attrs={"step": "any"}),
+    )
+    disagreement = forms.ChoiceField(
+        required=False,
+        choices=[("soft", "soft: each answer has its share"), ("majority", "majority: the larger side settles it")],
+        label="Disagreement",
+        help_text="What becomes of a label on which people differ.",
+    )
+    replay_rows = forms.IntegerField(
+        required=False,
+        min_value=0,
+        label="Corpus rows",
+        help_text="Rows of the corpus trained on beside the feedback, so that nothing is forgotten; 0 takes all.",
+    )
+    influence_cap = forms.FloatField(
+        required=False,
+        min_value=0.01,
+        max_value=1,
+        label="Influence cap",
+        help_text="The largest share of all feedback that one person may have, from three people on; 1 is no cap.",
+        widget=forms.NumberInput(attrs={"step": "any"}),
+    )
+
+    def options(self) -> dict[str, Any]:
+        return {name: value for name, value in self.cleaned_data.items() if value not in (None, "")}
+
+
+NEW_SNAPSHOT = "new"
+OFFERED_SNAPSHOTS = 20
+RARE_OPTIONS = frozenset(
+    {
+        "max_tokens", "warmup_share", "weight_decay", "clip_norm", "checkpoint_steps", "seed", "calibration_rows",
+        "test_rows", "gradient_checkpointing", "quantise", "report_to", "dropout", "lora_layers", "slot_noise",
+    }
+)  # fmt: skip
+"""Options that most runs leave as they are: folded away."""
+
+
+class RunForm(forms.Form):
+    """The options of one kind of run, as its dataclass declares them, the data and the base model."""
+
+    snapshot = forms.ChoiceField(
+        label="Data", help_text="A snapshot never changes: the same one makes two runs comparable."
+    )
+    base = forms.ChoiceField(
+        required=False, label="Base model", help_text="Another one than the serving arm's needs “start from” = base."
+    )
     publishes = forms.BooleanField(
         required=False,
         initial=True,
@@ -214,14 +268,75 @@ class RunForm(forms.Form):
         self.specs = specs
         for spec in specs:
             self.fields[spec.name] = make_option_field(spec)
+        wanted = str(self.initial.get("snapshot", ""))
+        self.fields["snapshot"].choices = list_snapshot_choices(wanted)  # type: ignore[attr-defined]
+        names = ml.list_bases()
+        self.fields["base"].choices = [("", "As the serving arm has it"), *[(name, name) for name in names]]  # type: ignore[attr-defined]
+
+    @property
+    def main_fields(self) -> list[forms.BoundField]:
+        return [self[spec.name] for spec in self.specs if spec.name not in RARE_OPTIONS]
+
+    @property
+    def rare_fields(self) -> list[forms.BoundField]:
+        return [self[spec.name] for spec in self.specs if spec.name in RARE_OPTIONS]
+
+    @property
+    def has_rare_errors(self) -> bool:
+        return any(field.errors for field in self.rare_fields)
+
+    def chosen_snapshot(self) -> ml.DatasetSnapshot | None:
+        """None where a new one is to be frozen."""
+        chosen = str(self.cleaned_data["snapshot"])
+        return None if chosen == NEW_SNAPSHOT else ml.find_snapshot(chosen)
 
     def options(self) -> dict[str, int | float | bool | str]:
         """The options that differ from what the form was shown with are sent like all others."""
         return {spec.name: self.cleaned_data[spec.name] for spec in self.specs}
 
 
+def label_option(name: str) -> str:
+    """`lora_rank` -> `LoRA rank`."""
+    label = name.replace("_", " ").capitalize()
+    for plain, proper in (("Lora", "LoRA"), ("Kl ", "KL "), ("Ppo ", "PPO "), ("Sft ", "SFT "), ("Kto ", "KTO ")):
+        label = label.replace(plain, proper)
+    return label
+
+
+def list_snapshot_choices(wanted: str) -> list[tuple[str, str]]:
+    """A new one, the newest ones, and the `wanted` one, which may be older."""
+    snapshots = list(ml.list_snapshots()[:OFFERED_SNAPSHOTS])
+    if wanted not in ("", NEW_SNAPSHOT, *[snapshot.content_hash for snapshot in snapshots]):
+        snapshots += [found] if (found := ml.find_snapshot(wanted)) else []
+    named = [
+        (each.content_hash, f"{each.content_hash[:12]}: {each.rows} rows, {date_format(each.created_at, 'j M Y, H:i')}")
+        for each in snapshots
+    ]
+    return [(NEW_SNAPSHOT, "What people have said by now"), *named]
+
+
+class CompareForm(forms.Form):
+    """Two to four runs side by side."""
+
+    run = forms.TypedMultipleChoiceField(coerce=int)
+    curve = forms.CharField(required=False, max_length=80)
+
+    MAX = 4
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        given = self.data.getlist("run") if hasattr(self.data, "getlist") else []
+        self.fields["run"].choices = [(pk, pk) for pk in given if pk.isdecimal()]  # type: ignore[attr-defined]
+
+    def clean_run(self) -> list[int]:
+        chosen = list(dict.fromkeys(self.cleaned_data["run"]))
+        if not 2 <= len(chosen) <= self.MAX:
+            raise forms.ValidationError(f"choose two to {self.MAX} runs to compare")
+        return chosen
+
+
 def make_option_field(spec: ml.OptionSpec) -> forms.Field:
-    label = spec.name.replace("_", " ").replace("lora", "LoRA").capitalize().replace("Lora", "LoRA")
+    label = label_option(spec.name)
     help_text = spec.help[:1].upper() + spec.help[1:] + "."
     if spec.choices:
         choices = [(choice, choice or "no") for choice in spec.choices]

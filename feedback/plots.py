@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from django.utils.text import slugify
+
 WIDTH, HEIGHT = 640.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 48.0, 120.0, 12.0, 28.0
+LEFT, RIGHT, TOP, BOTTOM = 64.0, 180.0, 12.0, 28.0
 """Margins: numbers stand on the left, the names of the lines at their ends on the right."""
 MAX_POINTS = 240
 LABEL_GAP = 15.0
@@ -43,6 +45,8 @@ class Chart:
     table: Sequence[tuple[int, Sequence[str]]]
     """For "show numbers": step, then one cell a line, newest first."""
     names: Sequence[str]
+    heading: str = ""
+    """Above it, where several charts stand below each other."""
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
@@ -50,9 +54,17 @@ class Chart:
     bottom: float = HEIGHT - BOTTOM
     top: float = TOP
 
+    @property
+    def key(self) -> str:
+        """For ids: a page may hold several charts."""
+        return slugify(self.title)
 
-def draw_series(points: Iterable[Mapping[str, Any]], names: Sequence[str], *, title: str) -> Chart | None:
+
+def draw_series(
+    points: Iterable[Mapping[str, Any]], names: Sequence[str], *, title: str, heading: str = ""
+) -> Chart | None:
     """Of `{"step", "name", "value"}` points, the named series; None while no series has two points."""
+    points = list(points)
     series = {name: [(int(p["step"]), float(p["value"])) for p in points_of(points, name)] for name in names}
     series = {name: row for name, row in series.items() if row}
     if not any(len(row) > 1 for row in series.values()):
@@ -72,6 +84,7 @@ def draw_series(points: Iterable[Mapping[str, Any]], names: Sequence[str], *, ti
         y_ticks=[Tick(scale.y(value), f"{value:.3g}") for value in scale.levels()],
         table=_tabulate(series),
         names=list(series),
+        heading=heading,
     )
 
 
@@ -113,7 +126,12 @@ def _spread_labels(lines: Sequence[Line]) -> list[Line]:
     placed: list[Line] = []
     for line in sorted(lines, key=lambda line: line.label_y):
         y = max(line.label_y, placed[-1].label_y + LABEL_GAP) if placed else line.label_y
-        placed.append(Line(line.name, line.points, y, line.last, line.end_x, line.end_y, line.number))
+        placed.append(replace(line, label_y=y))
+    # Pushed apart they may have left the chart downwards, where the steps stand.
+    lowest = HEIGHT - BOTTOM
+    for place in range(len(placed) - 1, -1, -1):
+        placed[place] = replace(placed[place], label_y=min(placed[place].label_y, lowest))
+        lowest = placed[place].label_y - LABEL_GAP
     return placed
 
 

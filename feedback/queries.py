@@ -349,3 +349,18 @@ def newest_tryout(draft: RuleDraft) -> RuleTryout | None:
 def list_changes(tryout: RuleTryout, kind: str = "") -> QuerySet[RuleChange]:
     changes = tryout.changes.select_related("document")
     return changes.filter(kinds__contains=[kind]) if kind else changes
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRun:
+    run: ml.TrainingRun
+    ahead: int
+    """Runs before it: one worker does one after the other."""
+
+
+def list_queue() -> list[QueuedRun]:
+    """Runs that work or wait, in the order in which they will be done."""
+    states = ml.TrainingRun.State
+    waiting = list(ml.list_runs().filter(state__in=(states.RUNNING, states.QUEUED)).order_by("pk"))
+    ordered = sorted(waiting, key=lambda run: (run.state != states.RUNNING, run.pk))
+    return [QueuedRun(run, place) for place, run in enumerate(ordered)]

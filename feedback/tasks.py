@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from feedback.ml import InferenceUnavailable
 from feedback.models import Document
-from feedback.services import annotation, moderation, scoring
+from feedback.services import annotation, moderation, notices, scoring
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,11 @@ def settle_rule_drafts_task() -> None:
     from feedback.services import rule_drafts
 
     rule_drafts.settle_drafts()
+
+
+@shared_task
+def tell_ended_runs_task() -> None:
+    notices.tell_ended_runs()
 
 
 @shared_task

@@ -1,6 +1,6 @@
 """The door to training, for the web side. Imports no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,19 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from classifier.errors import ReleaseConflict
-from training import registry
+from training import preflight, registry, tracking
 from training.corpus.compile import FeedbackRecord
-from training.corpus.rows import RowError
-from training.corpus.snapshot import SnapshotOptions, freeze, parse_snapshot_options
-from training.errors import BundleGone, NoServingRelease, NothingToRestore, RunEnded, TrainingError
+from training.corpus.manifest import REASONS, Difference
+from training.corpus.rows import RowError, iter_jsonl
+from training.corpus.snapshot import SnapshotOptions
+from training.errors import BundleGone, NoServingRelease, NothingToRestore, RunEnded, RunRefused, TrainingError
+from training.estimates import Estimate
 from training.evaluation import evaluate_release
 from training.jobs.config import ConfigError, OptionSpec, RulesOptions, option_specs, parse_options
+from training.jobs.kinds import Kind, list_kinds, makes_release, title_of
+from training.machine import Machine
 from training.models import DatasetSnapshot, ModelVersion, Release, TrainingRun, serving_release
+from training.preflight import Forecast, Lack, Wish
 from training.queue import enqueue_run
 from training.rule_files import (
     have_same_arms,
@@ -28,6 +33,8 @@ from training.rule_files import (
     read_blend,
     read_rule_texts,
 )
+from training.snapshots import Preview, diff_to_previous, freeze_snapshot, preview_snapshot
+from training.tracking import Checkpoint, Comparison
 
 if TYPE_CHECKING:
     from training.jobs.ablation_text import Table
@@ -35,66 +42,71 @@ if TYPE_CHECKING:
     from training.plots import Plot
 
 __all__ = [
+    "REASONS",
     "BundleGone",
+    "Checkpoint",
+    "Comparison",
     "ConfigError",
     "DatasetSnapshot",
+    "Difference",
+    "Estimate",
     "FeedbackRecord",
+    "Forecast",
+    "Kind",
+    "Lack",
+    "Machine",
     "ModelVersion",
     "NoServingRelease",
     "NothingToRestore",
     "OptionSpec",
+    "Preview",
     "Release",
     "ReleaseConflict",
     "RowError",
     "RunEnded",
+    "RunRefused",
     "SnapshotOptions",
     "TrainingError",
     "TrainingRun",
+    "Wish",
     "cancel_run",
+    "compare_runs",
+    "describe_run",
+    "diff_to_previous",
     "draw_ablation",
     "ensure_starter_release",
     "evaluate_release",
+    "find_snapshot",
+    "forecast_run",
     "freeze_snapshot",
     "get_release",
     "get_run",
     "have_same_arms",
     "keep_rules",
     "list_ablation_tables",
+    "list_bases",
+    "list_checkpoints",
     "list_fingerprints",
+    "list_kinds",
+    "list_options",
     "list_releases",
     "list_runs",
     "list_snapshots",
     "load_rules",
+    "makes_release",
     "meets",
+    "preview_snapshot",
     "read_blend",
+    "read_row_texts",
     "read_rule_texts",
     "read_suite",
     "roll_back",
     "run_options",
     "serving_release",
     "start_run",
+    "title_of",
+    "work_here",
 ]
-
-
-def freeze_snapshot(
-    records: Iterable[FeedbackRecord], *, by_id: int | None, options: Mapping[str, Any] | None = None
-) -> DatasetSnapshot:
-    """The rows of now, immutable. The same content gives the same snapshot. Raises ConfigError."""
-    try:
-        parsed = parse_snapshot_options(dict(options or {}))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    frozen = freeze(list(records), parsed, Path(settings.SNAPSHOTS_DIR))
-    snapshot, _ = DatasetSnapshot.objects.get_or_create(
-        content_hash=frozen.content_hash,
-        defaults={
-            "uri": str(frozen.folder),
-            "manifest": frozen.manifest,
-            "rows": frozen.rows,
-            "created_by_id": by_id,
-        },
-    )
-    return snapshot
 
 
 def run_options(kind: str) -> tuple[OptionSpec, ...]:
@@ -109,19 +121,31 @@ def start_run(
     options: Mapping[str, object],
     publishes: bool = True,
     by_id: int | None = None,
+    base: str = "",
+    cloned_from: int | None = None,
 ) -> TrainingRun:
-    """Queue a run. Raises ConfigError naming the option, or NoServingRelease."""
+    """Queue a run on `base`, the serving arm's base model where blank.
+
+    Raises ConfigError naming the option, NoServingRelease, or RunRefused where worker or data lack something.
+    """
     given = {name: value for name, value in options.items() if value not in ("", None)}
     parsed = parse_options(kind, given)
     if isinstance(parsed, RulesOptions) and kept_rules(parsed.rules_version) is None:
         raise ConfigError("rules_version names no rules that wait for a run: publish a draft, which starts one")
     if serving_release() is None:
         raise NoServingRelease("load the starter release first: manage.py load_starter")
+    config: dict[str, Any] = {"options": given}
+    if kind in list_kinds():
+        forecast = preflight.forecast_run(Wish(kind, given, snapshot, base=base))
+        if forecast.refusal:
+            raise RunRefused(forecast.refusal)
+        config |= {"estimate": forecast.estimate.as_dict()}
+    config |= {name: value for name, value in (("base", base), ("cloned_from", cloned_from)) if value}
     with transaction.atomic():
         run = TrainingRun.objects.create(
             kind=kind,
             snapshot=snapshot,
-            config={"options": given},
+            config=config,
             publishes=publishes,
             created_by_id=by_id,
         )
@@ -140,6 +164,62 @@ def cancel_run(run_id: int) -> TrainingRun:
             run.state, run.stage, run.finished_at = TrainingRun.State.CANCELLED, "cancelled", timezone.now()
         run.save(update_fields=["cancel_requested_at", "state", "stage", "finished_at"])
     return run
+
+
+def forecast_run(wish: Wish) -> Forecast:
+    """How long it would take and what is missing for it. Raises ConfigError naming the option."""
+    return preflight.forecast_run(wish)
+
+
+def list_bases() -> list[str]:
+    """Names of the base models that the training worker has."""
+    return [base.name for base in preflight.read_machine()[0].bases]
+
+
+def find_snapshot(content_hash: str) -> DatasetSnapshot | None:
+    """The one whose hash begins so; the newest of several; None where there is none."""
+    return list_snapshots().filter(content_hash__startswith=content_hash).first()
+
+
+def describe_run(run: TrainingRun) -> dict[str, Any]:
+    """The whole record of a run as JSON."""
+    return tracking.describe_run(run)
+
+
+def list_checkpoints(run: TrainingRun) -> list[Checkpoint]:
+    """Complete ones, newest first; empty where the run's folder is not on this machine."""
+    return tracking.list_checkpoints(run)
+
+
+def list_options(run: TrainingRun) -> dict[str, Any]:
+    """Every option with the value that the run has, defaults included."""
+    return tracking.list_options(run)
+
+
+def compare_runs(runs: Sequence[TrainingRun]) -> dict[str, list[Comparison]]:
+    """What the runs were made of and what came of them, side by side: title -> lines."""
+    return {
+        "Data and code": tracking.compare_origins(runs),
+        "Options": tracking.compare_options(runs),
+        "Figures": tracking.compare_figures(runs),
+    }
+
+
+def read_row_texts(run: TrainingRun, ids: Iterable[str]) -> dict[str, str]:
+    """Texts of a run's held-out rows by id; those that are not on this machine are left out."""
+    wanted = set(ids)
+    path = run.run_dir / "data" / "test.jsonl"
+    if not wanted or not path.is_file():
+        return {}
+    return {str(raw["id"]): str(raw["text"]) for _, raw in iter_jsonl(path) if raw.get("id") in wanted}
+
+
+def work_here(run_id: int) -> None:
+    """Do a queued run's work in this process, as a training worker would."""
+    # Here and not above: the supervisor is nothing that a page needs.
+    from training.supervisor import supervise
+
+    supervise(run_id)
 
 
 def list_runs() -> QuerySet[TrainingRun]:

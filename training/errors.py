@@ -21,5 +21,9 @@ class NoServingRelease(TrainingError):
     """A run needs a release to go on from and to be measured against."""
 
 
+class RunRefused(TrainingError):
+    """The run would fail: its worker or its data lacks something, which the message names with the cure."""
+
+
 class RunFailed(TrainingError):
     """A job or its result is unusable; the message goes into `run.error`."""

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 
 class DatasetSnapshot(models.Model):
-    """An immutable set of rows on disk (`<uri>/train.jsonl`, `val.jsonl`, `manifest.json`), known by its hash."""
+    """An immutable set of rows on disk, known by its hash: `<uri>/train.jsonl`, `manifest.json` (`corpus.snapshot`)."""
 
     content_hash = models.CharField(max_length=64, unique=True)
     uri = models.CharField(max_length=500)
@@ -26,6 +26,10 @@ class TrainingRun(models.Model):
     class Kind(models.TextChoices):
         BERT = "bert", "BERT arm"
         SFT = "sft", "LLM arm (SFT)"
+        REWARD = "reward", "reward model"
+        PPO = "ppo", "LLM arm (PPO)"
+        LABEL_PPO = "label_ppo", "label PPO"
+        KTO = "kto", "LLM arm (KTO)"
         RULES = "rules", "Rules"
 
     class State(models.TextChoices):

@@ -54,6 +54,12 @@ def register_version(run: TrainingRun, made: Mapping[str, Any], metrics: Mapping
     return version
 
 
+def find_reward_run(run_id: int) -> TrainingRun | None:
+    """The reward run of this number, the newest where it is 0; None where it has not succeeded."""
+    runs = TrainingRun.objects.filter(kind=TrainingRun.Kind.REWARD, state=TrainingRun.State.SUCCEEDED)
+    return (runs.filter(pk=run_id) if run_id else runs).order_by("-id").first()
+
+
 def publish_release(publication: Publication, *, expected: Release | None) -> Release:
     """Append a release that follows `expected`. Raises ReleaseConflict where another one follows it already."""
     folder = keep_bundle(publication.bundle)

@@ -21,10 +21,11 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from classifier.base_models import find_base
 from classifier.errors import ClassifierError, ReleaseConflict
-from training import registry
+from training import preflight, registry, tracking
 from training.errors import BundleGone, RunFailed
-from training.jobs.config import ConfigError, JobConfig, parse_options, read_json
+from training.jobs.config import MAKES_NO_BUNDLE, ConfigError, JobConfig, PpoOptions, parse_options, read_json
 from training.jobs.runtime import EXIT_STOPPED
 from training.models import Release, TrainingRun, serving_release
 from training.process import JobProcess
@@ -139,6 +140,9 @@ class Supervision:
         self._beat()
         baseline = self._prepare()
         self._run_job(f"training.jobs.{self.run.kind}", done=self.run_dir / "manifest.json")
+        if self.run.kind in MAKES_NO_BUNDLE:
+            self._keep_part()
+            return
         for _ in range(MAX_CONFLICTS):
             self._run_job("training.jobs.assemble", done=self.run_dir / "report.json")
             try:
@@ -175,16 +179,30 @@ class Supervision:
         baseline = serving_release()
         if baseline is None:
             raise RunFailed("no release serves: load the starter release with manage.py load_starter")
-        self.run.config = {**self.run.config, "baseline_release": baseline.pk}
+        code = self.run.config.get("code") or tracking.describe_code()
+        self.run.config = {**self.run.config, "baseline_release": baseline.pk, "code": code}
         self.lease.update(config=self.run.config)
+        bases = Path(settings.BASE_MODELS_DIR)
         JobConfig(
             kind=self.run.kind,
             options=parse_options(self.run.kind, self.run.config["options"]),
             serving_bundle=registry.bundle_path(baseline),
-            base_models=Path(settings.BASE_MODELS_DIR),
+            base=find_base(self.run.config["base"], bases) if self.run.config.get("base") else None,
+            base_models=bases,
+            reward_model=self._find_reward_model(),
             release=self.run_dir.name,
         ).write(self.run_dir)
         return baseline
+
+    def _find_reward_model(self) -> Path | None:
+        options = parse_options(self.run.kind, self.run.config["options"])
+        if not isinstance(options, PpoOptions):
+            return None
+        found = registry.find_reward_run(options.reward_run)
+        if found is None:
+            which = f"run {options.reward_run} is none" if options.reward_run else "there is none"
+            raise RunFailed(f"PPO needs a reward run that has succeeded, and {which}: launch one of the kind reward")
+        return found.run_dir
 
     def _rebase(self) -> Release:
         """Another release was published meanwhile: judge the new arm against that one, inside its bundle."""
@@ -247,6 +265,9 @@ class Supervision:
         made = read_json(self.run_dir / "manifest.json")
         report = read_json(self.run_dir / "report.json")
         metrics = {**self.progress.metrics, **{key: report[key] for key in ("candidate", "baseline", "gates")}}
+        metrics |= {"cost": preflight.note_pace(self.run, tracking.measure_cost(self.run_dir))}
+        if "samples" in report:
+            metrics["samples"] = report["samples"]
         version = registry.register_version(self.run, made, {**metrics, "ablation": report.get("ablation")})
         refusal = explain_gates(report)
         if self.run.publishes and not refusal:
@@ -264,6 +285,13 @@ class Supervision:
         self.lease.end(
             State.SUCCEEDED, stage=stage, progress=1.0, metrics=metrics, error=refusal, log_tail=self.log_tail()
         )
+
+    def _keep_part(self) -> None:
+        """The end of a run whose part serves nobody: it stays in the run dir for the runs that read it."""
+        made = read_json(self.run_dir / "manifest.json")
+        cost = preflight.note_pace(self.run, tracking.measure_cost(self.run_dir))
+        metrics = {**self.progress.metrics, **made["metrics"], "cost": cost}
+        self.lease.end(State.SUCCEEDED, stage="ready", progress=1.0, metrics=metrics, log_tail=self.log_tail())
 
     def log_tail(self) -> str:
         return JobProcess.read_tail(self.run_dir)

@@ -2,8 +2,10 @@
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_ready
 from django.conf import settings
 from django.core.cache import cache
 from django.db.models import Q
@@ -11,7 +13,7 @@ from django.utils import timezone
 
 from classifier.client import InferenceClient, InferenceUnavailable, SwapRefused
 from classifier.errors import ReleaseConflict
-from training import registry, supervisor
+from training import preflight, registry, supervisor
 from training.models import Release, TrainingRun, serving_release
 from training.queue import enqueue_run
 
@@ -27,6 +29,19 @@ REFUSED_S = 600
 @shared_task
 def run_training_task(run_id: int) -> None:
     supervisor.supervise(run_id)
+
+
+@worker_ready.connect
+def report_ready_worker(sender: Any, **_: object) -> None:
+    """A worker that takes training runs says at its start what it has; one of another queue is not asked."""
+    if "training" in sender.app.amqp.queues.consume_from:
+        preflight.report_machine()
+
+
+@shared_task
+def report_machine_task() -> None:
+    """Sent to the queue `training`: base models and disk space change while a worker lives."""
+    preflight.report_machine()
 
 
 @shared_task

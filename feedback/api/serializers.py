@@ -222,6 +222,9 @@ class RunIn(serializers.Serializer[Any]):
         required=False, help_text="what to train on: replay_rows, feedback_weight, disagreement"
     )
     publishes = serializers.BooleanField(default=True, help_text="serve the result when every gate passes")
+    base = serializers.CharField(
+        max_length=200, default="", allow_blank=True, help_text="name of a base model (default: the serving arm's)"
+    )
 
 
 class RunOut(serializers.Serializer[Any]):

@@ -33,13 +33,14 @@ class Runs(Endpoint):
         given = serializers.RunIn(data=request.data)
         given.is_valid(raise_exception=True)
         wanted = given.validated_data
-        run = retraining.launch_run(
+        launch = retraining.Launch(
             wanted["kind"],
             options=wanted.get("options", {}),
             publishes=wanted["publishes"],
-            by=self.person,
             snapshot_options=wanted.get("snapshot"),
+            base=wanted["base"],
         )
+        run = retraining.launch_run(launch, by=self.person)
         return Response(serializers.RunOut(run).data, status=201)
 
 

@@ -14,8 +14,10 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from feedback import keys
+from feedback import keys, ml
+from feedback.forms import label_option
 from feedback.models import Annotation
+from feedback.spans import plain_span
 from feedback.views.cards import describe_change
 
 register = template.Library()
@@ -80,18 +82,6 @@ def risk_badge(value: str, label: str = "") -> SafeString:
     return format_html('<span class="risk risk-{}">{}{}</span>', name, drawing, label or value or "unscored")
 
 
-def plain_span(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h`, `5 days`."""
-    seconds = abs(seconds)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86_400:.0f} days"
-
-
 @register.filter
 def seconds_in_words(seconds: float) -> str:
     return plain_span(seconds)
@@ -127,6 +117,31 @@ def is_past(moment: datetime) -> bool:
 @register.filter
 def item(row: Sequence[str], place: int) -> str:
     return row[place]
+
+
+@register.filter
+def kind_title(kind: str) -> str:
+    """`label_ppo` -> `Label PPO`."""
+    return ml.title_of(kind)
+
+
+@register.filter
+def megabytes(size_mb: float) -> str:
+    """`340 MB`, `1.4 GB`."""
+    return f"{size_mb:.0f} MB" if size_mb < 1_000 else f"{size_mb / 1_000:.1f} GB"
+
+
+@register.filter
+def option_label(name: str) -> str:
+    return label_option(name)
+
+
+@register.filter
+def figure(value: object) -> str:
+    """A number in four places, yes or no, anything else as it is; a dash for None."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @register.filter

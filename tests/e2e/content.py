@@ -183,18 +183,23 @@ def setup_runs(cast: Cast) -> list[Any]:
     """One run that trains, one that failed, one whose release serves."""
     from training.models import DatasetSnapshot, ModelVersion, Release, TrainingRun
 
-    snapshot = DatasetSnapshot.objects.create(content_hash="a" * 64, uri="snapshots/aa", rows=3152, created_by=cast.ada)
+    snapshot = DatasetSnapshot.objects.create(
+        content_hash="a" * 64, uri="snapshots/aa", rows=3152, manifest={"rows": {"train": 2410}}, created_by=cast.ada
+    )
     series = [{"step": step, "name": "loss", "value": 1.9 * 0.986**step + 0.25} for step in range(1, 121)]
     series += [{"step": step, "name": "val_loss", "value": 1.8 * 0.985**step + 0.38} for step in range(20, 121, 20)]
     options = {"epochs": 3, "batch_size": 32, "learning_rate": 0.0005, "lora_rank": 16, "start_from": "serving"}
-    common = {"kind": "bert", "snapshot": snapshot, "created_by": cast.ada, "config": {"options": options}}
+    code = {"heed": "1f0c2ab94d7e", "torch": "2.13.0", "transformers": "5.23.0", "peft": "0.21.0", "trl": "1.12.0"}
+    config = {"options": options, "code": code}
+    common = {"kind": "bert", "snapshot": snapshot, "created_by": cast.ada, "config": config}
     now = timezone.now()
     done = TrainingRun.objects.create(
         **common,
         state="succeeded",
         stage="released",
         progress=1.0,
-        series=series,
+        series=series + reward_series(),
+        metrics={"loss": 0.59, "val_loss": 0.67, "cost": {"train_s": 431.0, "peak_mb": 1384.0}, "samples": SAMPLES},
         attempt=1,
         started_at=now,
         finished_at=now,
@@ -208,6 +213,7 @@ def setup_runs(cast: Cast) -> list[Any]:
         **common, state="running", stage="train", progress=0.42, eta_s=171.0, series=series, attempt=1, started_at=now,
         log_tail="\n".join(f"step {step} of 297, loss {1.9 * 0.986**step + 0.25:.3f}" for step in range(80, 121, 10)),
     )  # fmt: skip
+    TrainingRun.objects.create(kind="label_ppo", snapshot=snapshot, created_by=cast.ada, config={"options": {}})
     version = ModelVersion.objects.create(arm="bert", run=done, uri="versions/1", content_hash="b" * 64)
     gates = [
         {
@@ -238,6 +244,35 @@ def setup_runs(cast: Cast) -> list[Any]:
         created_by=cast.ada, report={"gates": gates, "ablation": make_ablation_report()}, reason="all gates passed",
     )  # fmt: skip
     return [running, failed, done]
+
+
+SAMPLES = {
+    "rows": 600,
+    "better": 31,
+    "worse": 4,
+    "shown": [
+        {
+            "row": "plain-f07-0412", "source": "bank", "gain": -1.0, "wanted": {"emotion": "stress", "risk": "low"},
+            "before": {"emotion": "stress", "risk": "low"}, "after": {"emotion": "sadness", "risk": "low"},
+        },
+        {
+            "row": "feedback-3fa9c1d204b7e655", "source": "feedback", "gain": 3.0,
+            "wanted": {"risk": "medium", "stress": "high"},
+            "before": {"risk": "none", "stress": "low"}, "after": {"risk": "medium", "stress": "high"},
+        },
+    ],
+}  # fmt: skip
+
+
+def reward_series() -> list[dict[str, Any]]:
+    """As a run of reinforcement learning leaves it."""
+    steps = range(1, 121)
+    rewards = [{"step": step, "name": "reward", "value": 0.8 - 0.9 * 0.98**step} for step in steps]
+    held_out = [
+        {"step": step, "name": "held_out_reward", "value": 0.7 - 0.8 * 0.98**step} for step in range(20, 121, 20)
+    ]
+    divergence = [{"step": step, "name": "kl", "value": 0.12 * (1 - 0.97**step)} for step in steps]
+    return rewards + held_out + divergence
 
 
 def risk_names() -> tuple[str, ...]:

@@ -31,6 +31,7 @@ def take_all(folder: Path, only: set[str]) -> None:
     from django.contrib.staticfiles.handlers import StaticFilesHandler
     from django.test.testcases import LiveServerThread
 
+    from feedback.services import notices
     from tests.cast import setup_cast
     from tests.e2e.browser import open_browser
     from tests.e2e.content import setup_content, setup_runs
@@ -38,6 +39,7 @@ def take_all(folder: Path, only: set[str]) -> None:
     cast = setup_cast()
     documents = setup_content(cast)
     runs = setup_runs(cast)
+    notices.tell_ended_runs()
     server = LiveServerThread("127.0.0.1", StaticFilesHandler)
     server.daemon = True
     server.start()
@@ -77,6 +79,11 @@ def list_pages(document: int, runs: list[int], ada: object) -> list[tuple[str, s
         ("batch", "ada", "/intake/1/", ""),
         ("feedback", "ada", "/feedback/", ""),
         ("training", "ada", "/training/", ""),
+        ("launch", "ada", "/training/new/bert/", ""),
+        ("launch_lacks", "ada", "/training/new/kto/", ""),
+        ("clone", "ada", f"/training/new/bert/?clone={runs[1]}", ""),
+        ("compare_runs", "ada", "/training/compare/?" + "&".join(f"run={pk}" for pk in runs), ""),
+        ("notices", "ada", "/notices/", ""),
         ("run", "ada", f"/training/{runs[0]}/", ""),
         ("run_failed", "ada", f"/training/{runs[1]}/", ""),
         ("run_done", "ada", f"/training/{runs[2]}/", ""),

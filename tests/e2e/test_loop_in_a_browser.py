@@ -82,7 +82,7 @@ def test_once_round_the_loop(browser: Browser, stack: StackProcess, tmp_path: Pa
     assert EVERY_LABEL.search(exported.read_text(encoding="utf-8"))
 
     ada.goto(f"{stack.url}/training/")
-    ada.get_by_text("Options", exact=True).click()
+    ada.get_by_role("link", name="BERT arm", exact=True).click()
     ada.fill("input[name=epochs]", "1")
     # So small a step that every gate finds the same model: the loop is tried here, not the learning.
     ada.fill("input[name=learning_rate]", "0.0000001")

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.e2e
 
 ADMIN_PAGES = (
     "/annotate/", "/annotate/mine/", "/cases/", "/documents/", "/documents/1/", "/intake/", "/feedback/", "/training/",
+    "/training/snapshots/new/",
     "/releases/", "/people/", "/api-keys/", "/guidelines/", "/about/",
 )  # fmt: skip
 
@@ -45,10 +46,12 @@ def test_rail_stays_folded_after_a_reload(open_page: OpenPage) -> None:
 def test_no_page_is_wider_than_the_screen(open_page: OpenPage, cast: Cast, width: int) -> None:
     """640 is a 1280 px screen at 200 % zoom."""
     first = setup_content(cast)[0]
-    run = setup_runs(cast)[0]
+    runs = setup_runs(cast)
+    run = runs[0]
     page = open_page("ada", "/about/", viewport={"width": width, "height": 844})
     origin = page.url.removesuffix("/about/")
     paths = [path.replace("/1/", f"/{first.pk}/") for path in ADMIN_PAGES] + [f"/training/{run.pk}/"]
+    paths += [f"/training/new/bert/?clone={run.pk}", f"/training/compare/?run={run.pk}&run={runs[2].pk}", "/notices/"]
     too_wide = []
     for path in paths:
         page.goto(origin + path)
@@ -89,6 +92,27 @@ def test_run_page_fills_in_and_stops_asking_when_the_run_ends(open_page: OpenPag
     page.on("request", lambda request: asked.append(request.url))
     page.wait_for_timeout(4_500)
     assert asked == []
+
+
+def test_wizard_estimates_while_one_types_and_clones_a_run(open_page: OpenPage, cast: Cast) -> None:
+    setup_content(cast)
+    original = setup_runs(cast)[1]
+    page = open_page("ada", f"/training/{original.pk}/")
+    page.get_by_role("link", name="Clone").click()
+    page.wait_for_url("**/training/new/bert/?clone=*")
+    expect(page.get_by_text("A copy of")).to_be_visible()
+    before = page.locator("#forecast").inner_text()
+    page.get_by_label("Epochs").fill("90")
+    page.get_by_label("Batch size").focus()  # leaving the field is the change
+    expect(page.locator("#forecast")).not_to_have_text(before)
+    page.get_by_label("Epochs").fill("2")
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url("**/training/*/")
+    # A reload, and anybody else's browser, shows the same.
+    shown = page.locator("#run .progress-line").inner_text()
+    page.reload()
+    assert page.locator("#run .progress-line").inner_text() == shown
+    expect(page.get_by_text("copy of")).to_be_attached()
 
 
 def test_filter_narrows_the_list_and_the_search_stays_out_of_the_address(open_page: OpenPage, cast: Cast) -> None:

@@ -13,7 +13,8 @@ from feedback import access
 from feedback.models import Person
 from tests.cast import Cast, setup_api_key, setup_cast, setup_person
 
-ARGUMENTS = {"pk": 0, "token": "no-such-token", "key": "no-such-key", "uidb36": "0", "rule": "r", "name": "n"}
+ARGUMENTS = {"pk": 0, "token": "no-such-token", "key": "no-such-key", "uidb36": "0"}
+ARGUMENTS |= {"rule": "r", "name": "n", "kind": "bert"}
 NAMES = {
     "ana": {"annotator"},
     "mo": {"moderator"},

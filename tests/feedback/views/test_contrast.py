@@ -23,7 +23,7 @@ TEXT_PAIRS = [
     ("risk-low-ink", "risk-low"), ("risk-medium-ink", "risk-medium"), ("risk-high-ink", "risk-high"),
     ("late-ink", "ground"), ("late-ink", "surface"), ("late-ink", "raised"),
     ("good-ink", "surface"), ("good-ink", "raised"),
-    ("line-1", "surface"), ("line-2", "surface"),
+    ("line-1", "surface"), ("line-2", "surface"), ("line-3", "surface"), ("line-4", "surface"),
 ]  # fmt: skip
 JUDGED_PAIRS = [("text", "surface"), ("text", "mark"), ("text", "mark-block"), ("text", "raised")]
 EDGE_PAIRS = [("line-strong", "surface"), ("accent", "surface"), ("bar", "surface"), ("mark-line", "surface")]

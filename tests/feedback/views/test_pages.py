@@ -35,6 +35,10 @@ def addresses(cast: Cast) -> list[tuple[str, str]]:
         ("ada", reverse("batch", args=[document.batch_id])),
         ("ada", reverse("roll-back", args=[setup_release().pk])),
         *[("ada", reverse("run", args=[run.pk])) for run in runs],
+        *[("ada", reverse("launch-run", args=[kind])) for kind in ("bert", "sft", "kto")],
+        ("ada", reverse("launch-run", args=["bert"]) + f"?clone={runs[1].pk}"),
+        ("ada", reverse("compare-runs") + "?" + "&".join(f"run={run.pk}" for run in runs)),
+        ("ada", reverse("notices")),
         ("ada", reverse("account_change_password")),
         ("otto", "/"),
     ]

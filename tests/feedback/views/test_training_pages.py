@@ -20,13 +20,27 @@ def runs(cast: Cast) -> list[TrainingRun]:
 
 
 def test_form_offers_every_option_with_its_default_and_meaning(ada: Client) -> None:
-    html = ada.get("/training/").content.decode()
+    html = ada.get("/training/new/bert/").content.decode()
     for spec in ml.run_options("bert"):
         assert f'name="{spec.name}"' in html
         assert spec.help[1:20].split(";")[0] in html
 
 
-def test_form_counts_what_would_be_trained(ada: Client, cast: Cast) -> None:
+def test_list_offers_every_kind_with_its_meaning(ada: Client) -> None:
+    html = ada.get("/training/").content.decode()
+    for name, kind in ml.list_kinds().items():
+        assert f'href="/training/new/{name}/"' in html
+        assert kind.meaning[1:] in html
+    assert "/training/new/rules/" not in html
+
+
+def fill(kind: str = "bert", **values: Any) -> dict[str, Any]:
+    """What the form sends with its defaults; an unticked box sends nothing."""
+    defaults = {spec.name: spec.default for spec in ml.run_options(kind) if spec.default is not False}
+    return defaults | {"snapshot": "new", "base": ""} | values
+
+
+def test_list_counts_what_would_be_trained(ada: Client, cast: Cast) -> None:
     assert b"There is no feedback yet" in ada.get("/training/").content
     setup_annotation(cast.ana)
     assert b"<b>1</b><span>answers that say what is right</span>" in ada.get("/training/").content
@@ -37,8 +51,7 @@ def test_form_counts_what_would_be_trained(ada: Client, cast: Cast) -> None:
 )
 def test_odd_option_is_refused_beside_its_field(ada: Client, cast: Cast, name: str, value: str) -> None:
     setup_release()
-    values: dict[str, Any] = {spec.name: spec.default for spec in ml.run_options("bert") if spec.default is not False}
-    response = ada.post("/training/", values | {name: value})
+    response = ada.post("/training/new/bert/", fill(**{name: value}))
     assert response.status_code == 400
     assert f'id="id_{name}_error"' in response.content.decode()
     assert not TrainingRun.objects.exists()
@@ -47,8 +60,7 @@ def test_odd_option_is_refused_beside_its_field(ada: Client, cast: Cast, name: s
 def test_launch_queues_a_run_and_leads_to_its_page(ada: Client, cast: Cast) -> None:
     setup_release()
     setup_annotation(cast.ana)
-    values: dict[str, Any] = {spec.name: spec.default for spec in ml.run_options("bert") if spec.default is not False}
-    response = ada.post("/training/", values | {"epochs": 2})
+    response = ada.post("/training/new/bert/", fill(epochs=2))
     run = TrainingRun.objects.get()
     assert response["Location"] == f"/training/{run.pk}/"
     assert not run.publishes  # the box was not ticked
