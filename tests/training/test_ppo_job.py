@@ -1,4 +1,4 @@
-"""The ppo job on a toy Llama: its reward, its batches, how it starts again, and that it does what it is for."""
+"""The ppo job on a toy Llama: its reward, its batches, how it starts again. That it learns is not shown here."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from classifier.llm import LlmArm
 from classifier.llm_prompt import LabelPrompt
 from classifier.schema import load_schema
-from tests.classifier.toys import TOY_LLAMA, TOY_PROMPT, make_llama, make_tokenizer
+from tests.classifier.toys import TOY_PROMPT, make_llama, make_tokenizer
 from tests.training.toyruns import GLAD, SAD
 from tests.training.trlruns import SHORT, make_trl_run, make_writer_part, read_logs, read_metric, stop_after
 from training.jobs import llm_training, ppo, reward
@@ -49,18 +48,6 @@ def whole_run(toys: Path, parts: dict[str, Path], tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="module")
 def prompt() -> LabelPrompt:
     return LabelPrompt.build(make_tokenizer(), load_schema(), TOY_PROMPT)
-
-
-def test_the_line_that_the_reward_model_likes_becomes_likelier(
-    whole_run: Path, parts: dict[str, Path], toys: Path
-) -> None:
-    def ask(part: Path) -> float:
-        arm = LlmArm.load(part, toys / "base_models" / TOY_LLAMA, load_schema(), TOY_PROMPT)
-        texts = [f"{letter} {number} " for letter in "xy" for number in range(4)]
-        return sum(scores.probabilities["emotion"]["positive"] for scores in arm.score(texts))
-
-    assert ask(whole_run / "part") > ask(parts["init_from"])
-    assert read_metric(whole_run, "reward")[-1] > read_metric(whole_run, "reward")[0]
 
 
 def test_the_run_reports_reward_kl_and_well_formed_lines(whole_run: Path) -> None:

@@ -32,7 +32,7 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "bert": Kind("BERT arm", "learns labels: the fast arm that answers every text", "bert", 30.0),
     "sft": Kind(
-        "LLM arm (SFT)", "learns label lines: the arm asked when BERT is unsure or anything hints at risk", "llm", 3.0
+        "LLM arm (SFT)", "learns label lines: the slower arm that knows more words", "llm", 3.0
     ),
     "reward": Kind(
         "Reward model",
@@ -44,7 +44,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     "ppo": Kind(
         "PPO on the LLM arm",
-        "the classic: the LLM writes label lines, a reward model judges them; slow, and needs a finished reward run",
+        "experimental, not yet shown to improve an arm: the LLM writes label lines, a reward model judges them; slow",
         "llm",
         0.3,
         models=3.0,
