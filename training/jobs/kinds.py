@@ -31,9 +31,7 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "bert": Kind("BERT arm", "learns labels: the fast arm that answers every text", "bert", 30.0),
-    "sft": Kind(
-        "LLM arm (SFT)", "learns label lines: the slower arm that knows more words", "llm", 3.0
-    ),
+    "sft": Kind("LLM arm (SFT)", "learns label lines: the slower arm that knows more words", "llm", 3.0),
     "reward": Kind(
         "Reward model",
         "learns which of two answers people prefer; PPO needs one, and nothing is served of it",
