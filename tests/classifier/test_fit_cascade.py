@@ -95,13 +95,18 @@ def test_the_loss_of_a_label_is_what_the_blend_expects_it_to_lose() -> None:
 
 
 def test_a_step_that_would_lose_too_much_is_undone() -> None:
-    answer = np.array([0, 0])
+    answer, p_risky = np.array([0, 0]), np.array([0.0, 0.0])
     compared = {"stress": Comparison(answer, p=np.array([0.9, 0.5]), loss=np.array([0.0, 0.3]), allowed=0.1)}
-    limits = Limits(confidence={("stress", 0): 0.51}, hint=2.0, sure=0.0)
-    assert not try_step(limits, ("stress", 0), compared, np.array([0.0, 0.0]))
+    limits = Limits(confidence={("stress", 0): 0.51}, hint=0.4, sure=0.6)
+    assert not try_step(limits, ("stress", 0), compared, p_risky)
     assert limits.confidence["stress", 0] == 0.51
     cheap = {"stress": replace(compared["stress"], loss=np.array([0.0, 0.1]))}
-    assert not try_step(limits, ("stress", 0), cheap, np.array([0.0, 0.0]))  # hint is past its end
-    limits = Limits(confidence={("stress", 0): 0.51}, hint=0.4, sure=0.6)
-    assert try_step(limits, ("stress", 0), cheap, np.array([0.0, 0.0]))
+    assert try_step(limits, ("stress", 0), cheap, p_risky)
     assert limits.confidence["stress", 0] == pytest.approx(0.49)
+
+
+def test_a_limit_past_its_end_is_not_moved() -> None:
+    free = {"stress": Comparison(np.array([0]), p=np.array([0.9]), loss=np.array([0.0]), allowed=1.0)}
+    limits = Limits(confidence={("stress", 0): 0.51}, hint=0.495, sure=0.6)
+    assert not try_step(limits, "hint", free, np.array([0.0]))
+    assert limits.hint == 0.495
